@@ -1,0 +1,133 @@
+"""Probe: the frozen affine read-out of one concept that a fit leaves behind.
+
+At each of its layers `logit = weight . resid + bias`, in raw activation coordinates (any scaler is folded in) and
+float32. `P(concept) = sigmoid(a * logit + b)` is its calibration, fitted on data the weights never saw.
+Saving and loading is `steering/artefact.py`; how a probe is fitted is the business of `probes/`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steering.errors import CorruptProbe, UnknownProbe
+from steering.manifest import Manifest
+from steering.slab import read_logit
+
+QUANTILES = 101
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProbe:
+    """One layer's read-out; all tensors float32."""
+
+    weight: Tensor
+    """(hidden_size,)"""
+    bias: float
+    calibration: tuple[float, float] = (1.0, 0.0)
+    """(a, b) of P(concept) = sigmoid(a * logit + b); a > 0"""
+    resid_norm: float = math.nan
+    """Mean ||resid|| over the training texts; tells how wide a slab the stored dtype can hold."""
+    quantiles_negative: Tensor | None = None
+    """(101,) percentiles of the logit on calibration texts without the concept"""
+    quantiles_positive: Tensor | None = None
+    """(101,) the same with the concept"""
+
+    def logit(self, resid: Tensor) -> Tensor:
+        """(..., hidden_size) -> (...), float32 whatever the dtype of `resid`."""
+        weight = self.weight.to(resid.device)
+        return read_logit(resid, weight, torch.tensor(self.bias, device=resid.device))
+
+    def probability(self, resid: Tensor) -> Tensor:
+        """Calibrated P(concept), (..., hidden_size) -> (...)."""
+        scale, shift = self.calibration
+        return torch.sigmoid(scale * self.logit(resid) + shift)
+
+    @property
+    def direction(self) -> Tensor:
+        """The unit vector of `weight`, (hidden_size,)."""
+        return self.weight / self.weight.norm()
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A concept's read-outs at some layers of one model, with the manifest that says where they come from.
+
+    Raises CorruptProbe for a wrong width, a number that is not finite, a calibration slope <= 0, quantiles that are not
+    101 rising numbers, a zero weight, or layers that disagree with the manifest.
+    """
+
+    manifest: Manifest
+    layers: Mapping[int, LayerProbe]
+
+    def __post_init__(self) -> None:
+        base = self.manifest.base_model
+        if not self.layers:
+            raise CorruptProbe(f"probe {self.id} has no layers; refit it")
+        if set(self.layers) != set(self.manifest.metrics):
+            raise CorruptProbe(
+                f"probe {self.id} carries weights of layers {sorted(self.layers)} but its manifest reports "
+                f"{sorted(self.manifest.metrics)}; the artefact was put together by hand or is damaged: refit it"
+            )
+        strangers = [layer for layer in self.manifest.default.layers if layer not in self.layers]
+        if strangers:
+            raise CorruptProbe(f"probe {self.id} names default layers {strangers} that it has no weights for")
+        for layer, fitted in self.layers.items():
+            where = f"probe {self.id}, layer {layer}"
+            if not 0 <= layer < base.num_hidden_layers:
+                raise CorruptProbe(f"{where}: its own model has layers 0 to {base.num_hidden_layers - 1} only")
+            _check_layer(fitted, hidden_size=base.hidden_size, where=where)
+
+    @property
+    def id(self) -> str:
+        """`name@version`"""
+        return self.manifest.id
+
+    def at(self, layer: int) -> LayerProbe:
+        """The read-out of one layer. Raises UnknownProbe, naming the layers there are."""
+        try:
+            return self.layers[layer]
+        except KeyError:
+            raise UnknownProbe(
+                f"probe {self.id} has no read-out at layer {layer}; it has layers {_ranges(self.layers)}"
+            ) from None
+
+
+def _check_layer(fitted: LayerProbe, *, hidden_size: int, where: str) -> None:
+    weight = fitted.weight
+    if weight.shape != (hidden_size,):
+        raise CorruptProbe(
+            f"{where}: weight has shape {tuple(weight.shape)}, its manifest says hidden_size {hidden_size}; refit it"
+        )
+    if weight.dtype != torch.float32:
+        raise CorruptProbe(f"{where}: weight is {weight.dtype}, artefacts hold float32; convert or refit it")
+    scale, shift = fitted.calibration
+    numbers = [fitted.bias, scale, shift, fitted.resid_norm]
+    quantiles = [q for q in (fitted.quantiles_negative, fitted.quantiles_positive) if q is not None]
+    finite = all(math.isfinite(number) for number in numbers) and all(
+        bool(torch.isfinite(tensor).all()) for tensor in (weight, *quantiles)
+    )
+    if not finite:
+        raise CorruptProbe(f"{where}: holds NaN or infinity; the fit diverged or the file is damaged: refit it")
+    if not float(weight.norm()) > 0:
+        raise CorruptProbe(f"{where}: weight is zero, so it reads nothing and cannot be projected on; refit it")
+    if scale <= 0:
+        raise CorruptProbe(f"{where}: calibration slope {scale} is not positive; the polarity is inverted: refit it")
+    for quantile in quantiles:
+        if quantile.shape != (QUANTILES,) or bool((quantile.diff() < 0).any()):
+            raise CorruptProbe(f"{where}: quantiles are not {QUANTILES} rising numbers; refit it")
+
+
+def _ranges(layers: Mapping[int, LayerProbe]) -> str:
+    """0, 1, 2, 5 -> '0-2, 5'"""
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
