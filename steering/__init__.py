@@ -1,1 +1,42 @@
+"""steering: keep a language model's residual stream inside the regions you allow.
 
+The base of the house: torch and transformers only. `Bounds` and a `Probe` make a `Constraint`, constraints make a
+`Plan`, and `generate` (or an `Engine`) writes with one plan per row. `capture` and `steer` are the two verbs below.
+"""
+
+from steering.artefact import load_probe, save_probe
+from steering.bounds import Bounds
+from steering.engine import Engine
+from steering.errors import TillerError
+from steering.generation import Completion, Request, generate
+from steering.hooks import capture, steer
+from steering.models import LanguageModel, load_model, wrap
+from steering.plan import Constraint, Plan
+from steering.probe import LayerProbe, Probe
+from steering.sampling import Sampling
+from steering.slab import project, slab
+from steering.store import ProbeStore
+
+__all__ = [
+    "Bounds",
+    "Completion",
+    "Constraint",
+    "Engine",
+    "LanguageModel",
+    "LayerProbe",
+    "Plan",
+    "Probe",
+    "ProbeStore",
+    "Request",
+    "Sampling",
+    "TillerError",
+    "capture",
+    "generate",
+    "load_model",
+    "load_probe",
+    "project",
+    "save_probe",
+    "slab",
+    "steer",
+    "wrap",
+]

@@ -165,7 +165,10 @@ def _read_tensors(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
             metadata = file.metadata() or {}
             if "manifest" not in metadata:
                 raise CorruptProbe(f"{path} carries no manifest in its header; it is not a Tiller probe")
-            return _parse_manifest(metadata["manifest"], path), {name: file.get_tensor(name) for name in file.keys()}
+            return _parse_manifest(metadata["manifest"], path), {
+                name: file.get_tensor(name)
+                for name in file.keys()  # noqa: SIM118  # not a mapping
+            }
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise CorruptProbe(f"{path} is not a readable safetensors file ({error}); fetch or train it again") from None
 

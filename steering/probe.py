@@ -50,7 +50,8 @@ class LayerProbe:
     @property
     def direction(self) -> Tensor:
         """The unit vector of `weight`, (hidden_size,)."""
-        return self.weight / self.weight.norm()
+        unit: Tensor = self.weight / self.weight.norm()
+        return unit
 
 
 @dataclass(frozen=True, eq=False)

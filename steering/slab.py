@@ -150,7 +150,7 @@ def project(resid: Tensor, slabs: Slabs) -> Projected:
 def narrowest(*, weight_norm: float, resid_norm: float, hidden_size: int, dtype: torch.dtype) -> float:
     """The narrowest slab, in logits, that `dtype` can be relied on to hit at this norm of the residual stream.
 
-    Eight standard deviations of the read-out's rounding error, taken as eps / 2 * ||w|| * ||resid|| / sqrt(hidden_size).
+    Eight times the scale of the read-out's rounding error, eps / 2 * ||w|| * ||resid|| / sqrt(hidden_size).
     """
     eps = max(torch.finfo(dtype).eps, _EPS32)
     return 4.0 * eps * weight_norm * resid_norm / math.sqrt(hidden_size)

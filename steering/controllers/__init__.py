@@ -1,0 +1,1 @@
+"""Rules `resid -> resid` beside the slab of `steering.slab`, one file each."""

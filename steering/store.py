@@ -1,0 +1,54 @@
+"""The probes a server has at hand: a folder of `<name>/<version>/`, verified against the loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from steering.artefact import MANIFEST, content_sha256, load_probe
+from steering.errors import ModelError, UnknownProbe
+from steering.identity import Compatibility, check_compatible
+from steering.models import LanguageModel
+from steering.probe import Probe
+
+
+class ProbeStore:
+    """Probes by id; a name without a version means its highest version."""
+
+    def __init__(self, probes: Iterable[Probe] = ()) -> None:
+        self._probes = {probe.id: probe for probe in probes}
+        self._sha256 = {probe.id: content_sha256(probe) for probe in self._probes.values()}
+
+    @classmethod
+    def open(cls, folder: Path, lm: LanguageModel, *, level: Compatibility = "exact") -> ProbeStore:
+        """Load every probe under `folder`, each of which must be sound and fit `lm`.
+
+        Raises ModelError when the folder is absent, CorruptProbe or ProbeMismatch for the first artefact that must
+        not be used: a server that silently lacks a probe would answer 404 where its user expects a bound.
+        """
+        if not folder.is_dir():
+            raise ModelError(f"there is no probe folder {folder}; train one (tiller probe train) or give --probes DIR")
+        probes = [load_probe(path.parent) for path in sorted(folder.glob(f"*/*/{MANIFEST}"))]
+        for probe in probes:
+            check_compatible(probe, lm.info, lm.tokenizer_info, level=level)
+        return cls(probes)
+
+    def get(self, name: str) -> Probe:
+        """The probe `name@version` or the newest `name`. Raises UnknownProbe, naming what there is."""
+        if name in self._probes:
+            return self._probes[name]
+        versions = [probe for probe in self if probe.manifest.name == name]
+        if not versions:
+            known = ", ".join(self._probes) or "none; start the server with --probes DIR"
+            raise UnknownProbe(f"there is no probe '{name}'; loaded are: {known}")
+        return max(versions, key=lambda probe: probe.manifest.version)
+
+    def sha256(self, probe_id: str) -> str:
+        """Content hash of a loaded probe."""
+        return self._sha256[probe_id]
+
+    def __iter__(self) -> Iterator[Probe]:
+        return iter(self._probes.values())
+
+    def __len__(self) -> int:
+        return len(self._probes)
