@@ -50,10 +50,12 @@ def capture(model: nn.Module, layers: Iterable[int]) -> Iterator[dict[int, Tenso
     `steer`, it reads the steered stream. Raises InvalidRequest for a layer the model does not have.
     """
     blocks = residual_blocks(model)
+    wanted = set(layers)
+    for layer in wanted:
+        check_layer(layer, num_hidden_layers=len(blocks))
     seen: dict[int, Tensor] = {}
     with ExitStack() as undo:
-        for layer in sorted(set(layers)):
-            check_layer(layer, num_hidden_layers=len(blocks))
+        for layer in sorted(wanted):
             undo.callback(blocks[layer].register_forward_hook(_record(seen, layer)).remove)
         yield seen
 

@@ -36,7 +36,7 @@ def describe_model(model: nn.Module, *, model_id: str) -> BaseModelInfo:
     return BaseModelInfo(
         id=provenance.get("id") or Path(model_id).name if Path(model_id).is_dir() else model_id,
         revision=provenance.get("revision") or getattr(model.config, "_commit_hash", None) or _weights(model_id),
-        config_sha256=_hash_json({key: getattr(config, key, None) for key in _WIRING}),
+        config_sha256=hash_json({key: getattr(config, key, None) for key in _WIRING}),
         model_type=config.model_type,
         hidden_size=config.hidden_size,
         num_hidden_layers=config.num_hidden_layers,
@@ -48,8 +48,8 @@ def describe_tokenizer(tokenizer: Any) -> TokenizerInfo:
     """What identifies a tokenizer: its vocabulary, its special tokens and its chat template."""
     template = tokenizer.chat_template
     return TokenizerInfo(
-        sha256=_hash_json([sorted(tokenizer.get_vocab().items()), sorted(tokenizer.all_special_ids)]),
-        chat_template_sha256=None if template is None else _hash_json(template),
+        sha256=hash_json([sorted(tokenizer.get_vocab().items()), sorted(tokenizer.all_special_ids)]),
+        chat_template_sha256=None if template is None else hash_json(template),
     )
 
 
@@ -107,7 +107,8 @@ def _weights(model_id: str) -> str:
     return f"weights-{digest.hexdigest()[:16]}"
 
 
-def _hash_json(value: object) -> str:
+def hash_json(value: object) -> str:
+    """SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 

@@ -1,0 +1,58 @@
+# Each target makes the virtual environment itself when it is missing or older than what it is made from.
+#   make demo           the main job on the embedded model: unsteered and steered answers over HTTP, bounds verified
+#   make serve          the server on http://127.0.0.1:8000
+#   make check          format, lint, types, imports, fast tests
+#   make test           check, and everything slow
+#   make probes         train the shipped probes again (needs DATA)
+#   make bench-quality  the table of the README again (needs DATA)
+# On Linux, `make TORCH_INDEX=https://download.pytorch.org/whl/cpu ...` takes the small CPU build of PyTorch.
+
+PYTHON ?= python3
+DATA ?= ../shared/data
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PRETRAINED := probes/pretrained/smollm2-135m-instruct
+
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help demo serve check test format probes bench-quality clean
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '.[probes,eval,dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/tiller demo
+
+serve: $(READY)
+	$(BIN)/tiller serve
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+LINT = $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+check: $(READY)
+	$(LINT)
+	$(BIN)/pytest -m "not slow"
+
+test: $(READY)
+	$(LINT)
+	$(BIN)/pytest
+
+probes: $(READY)
+	$(BIN)/python -m probes.pretrain --data $(DATA)
+
+bench-quality: $(READY)
+	$(BIN)/python -m eval quality --data $(DATA) --probe $(PRETRAINED)/toxicity/1 \
+		--readme README.md --figure docs/quality.png
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis runs
