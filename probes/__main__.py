@@ -216,6 +216,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_app(app, argv, prog_name="tiller probe")
 
 
+def _require_extra() -> None:
+    missing = [name for name in ("sklearn", "matplotlib", "pyarrow", "threadpoolctl") if find_spec(name) is None]
+    if missing:
+        raise FitError(f"training needs {', '.join(missing)}, which is not installed: pip install 'tiller-lm[probes]'")
+
+
 def _named_file(text: str) -> tuple[str, Path]:
     called, equals, path = text.partition("=")
     if not equals or not called or not path:

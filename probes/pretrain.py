@@ -1,7 +1,7 @@
 """python -m probes.pretrain --data ../shared/data [--only toxicity]
 
 Rebuilds the three probes that ship with the embedded model, `probes/pretrained/smollm2-135m-instruct/<name>/1/`, from
-the data sets that the project's data page describes. `make probes` calls this. About half an hour on one CPU thread;
+the data sets that the project's data page describes. `make probes` calls this. About forty minutes on one CPU thread;
 interrupted, the same line resumes. An existing probe is left alone: delete its folder to make it again.
 
 toxicity   high = toxic     Wikipedia comments; out of domain: tweets (Davidson) and lower-cased Civil/Jigsaw sentences
@@ -28,8 +28,8 @@ from probes.reading import Columns, read_corpus, read_records
 from probes.recipe import Parts, Recipe, arrange
 from probes.train import run
 from steering.bounds import Bounds
+from steering.commandline import run_app
 from steering.embedded import SMOLLM2, tiller_home
-from steering.errors import TillerError
 from steering.models import load_model
 
 SHIPPED = Path(__file__).parent / "pretrained" / SMOLLM2.name
@@ -154,17 +154,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(pretrain)
-    err = Console(stderr=True)
-    try:
-        app(args=None if argv is None else list(argv), prog_name="python -m probes.pretrain")
-    except TillerError as error:
-        err.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
-        return 2
-    except SystemExit as done:
-        if done.code == 130:
-            err.print("interrupted; finished activations are kept: run the same line again to resume")
-        return done.code if isinstance(done.code, int) else 0
-    return 0
+    return run_app(
+        app,
+        argv,
+        prog_name="python -m probes.pretrain",
+        interrupted="interrupted; finished activations are kept: run the same line again to resume",
+    )
 
 
 if __name__ == "__main__":
