@@ -48,6 +48,7 @@ def save_probe(probe: Probe, root: Path) -> Path:
         complete = bare.model_copy(update={"files": {TENSORS: _sha256(aside / TENSORS)}})
         (aside / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
         aside.chmod(0o755)
+        (aside / TENSORS).chmod(0o644)  # safetensors writes it for its owner alone; whoever serves must read it
         os.rename(aside, target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

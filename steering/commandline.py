@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import typer
@@ -18,11 +19,13 @@ INTERRUPTED = 130
 def run_app(app: typer.Typer, argv: Sequence[str] | None, *, prog_name: str, interrupted: str = "interrupted") -> int:
     """Run a typer `app` on `argv` (None: the process's own) and return its exit code.
 
-    `interrupted` is said after Ctrl-C: what was kept and how to go on.
+    `interrupted` is said after Ctrl-C: what was kept and how to go on. A command finds the arguments as they were typed
+    in its context's `obj`.
     """
     console = Console(stderr=True)
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        app(args=None if argv is None else list(argv), prog_name=prog_name)
+        app(args=arguments, prog_name=prog_name, obj=arguments)
     except TillerError as error:
         console.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
         return 2

@@ -38,6 +38,8 @@ class Engine:
         self._max_batch = max_batch
         self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=max_queue)
         self._closing = threading.Event()
+        self._ended = threading.Event()
+        self._last = False  # read and written by the thread alone
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tiller-engine", daemon=True)
         self._thread.start()
@@ -81,6 +83,8 @@ class Engine:
             raise EngineUnavailable(
                 f"{self._jobs.maxsize} requests are waiting already; try again later", retry_after=1.0
             ) from None
+        if self._ended.is_set():  # between the look at `alive` and the put: nobody else would find it
+            self._refuse_waiting()
         return answer
 
     def close(self) -> None:
@@ -97,19 +101,24 @@ class Engine:
         self.close()
 
     def _run(self) -> None:
+        running: list[_Job] = []
         try:
             while (batch := self._next_batch()) is not None:
-                self._answer([job for job in batch if job.answer.set_running_or_notify_cancel()])
+                running = [job for job in batch if job.answer.set_running_or_notify_cancel()]
+                self._answer(running)
         except BaseException as failure:
             self._failure = failure
+            for job in running:
+                if not job.answer.done():
+                    job.answer.set_exception(EngineUnavailable("the engine failed while it ran this request"))
         finally:
             self._closing.set()
+            self._ended.set()
             self._refuse_waiting()
 
     def _next_batch(self) -> list[_Job] | None:
         """Wait for one job, then take those that wait already; None when the engine closes."""
-        first = self._jobs.get()
-        if first is None:
+        if self._last or (first := self._jobs.get()) is None:
             return None
         batch = [first]
         while len(batch) < self._max_batch:
@@ -118,7 +127,7 @@ class Engine:
             except queue.Empty:
                 break
             if job is None:
-                self._jobs.put(None)  # close() waits for us to see it again
+                self._last = True  # putting it back could wait for room that nobody makes
                 break
             batch.append(job)
         return batch

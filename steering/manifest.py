@@ -115,7 +115,7 @@ class Manifest(_Strict):
     base_model: BaseModelInfo
     tokenizer: TokenizerInfo
     token_rule: Literal["last", "mean"]
-    """Which token's residual stands for a text: its last, or the mean of all."""
+    """Which token's residual stands for a text: its last, or the mean of all but the first (an attention sink)."""
     dataset: DatasetInfo
     fit: FitInfo
     metrics: dict[int, LayerReport]

@@ -111,6 +111,7 @@ class Constraint:
                 weight_norm=float(fitted.weight.norm()),
                 resid_norm=fitted.resid_norm,
                 hidden_size=len(fitted.weight),
+                reach=max(abs(low), abs(high)) + abs(fitted.bias),
                 dtype=dtype,
             )
             if high - low < need:

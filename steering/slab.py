@@ -121,7 +121,7 @@ def read_logit(resid: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     A float64 `resid` is read in float64.
     """
-    return (_widen(resid) * weight).sum(dim=-1) + bias
+    return (widen(resid) * weight).sum(dim=-1) + bias
 
 
 def project(resid: Tensor, slabs: Slabs) -> Projected:
@@ -147,18 +147,20 @@ def project(resid: Tensor, slabs: Slabs) -> Projected:
     return Projected(whole.resid.reshape(resid.shape), *(part.reshape(rows) for part in whole[1:]))
 
 
-def narrowest(*, weight_norm: float, resid_norm: float, hidden_size: int, dtype: torch.dtype) -> float:
+def narrowest(*, weight_norm: float, resid_norm: float, hidden_size: int, reach: float, dtype: torch.dtype) -> float:
     """The narrowest slab, in logits, that `dtype` can be relied on to hit at this norm of the residual stream.
 
-    Eight times the scale of the read-out's rounding error, eps / 2 * ||w|| * ||resid|| / sqrt(hidden_size).
+    With spread = ||w|| * ||resid|| / sqrt(hidden_size), the typical length of the read-out's terms, it is sixteen
+    rounding errors of the stored dtype for the commands to land in, plus twice the `headroom` of the float32 read-out
+    on either side. `reach` is the larger bound plus the bias: what that read-out adds up besides.
     """
-    eps = max(torch.finfo(dtype).eps, _EPS32)
-    return 4.0 * eps * weight_norm * resid_norm / math.sqrt(hidden_size)
+    spread = weight_norm * resid_norm / math.sqrt(hidden_size)
+    return 16 * rounding_step(dtype) * spread + 4 * _EPS32 * (4 * spread + 3 * reach)
 
 
 def _project_rows(resid: Tensor, slabs: Slabs) -> Projected:
     """The work on (rows, hidden_size); candidates carry a leading axis, one entry per command."""
-    work = _widen(resid)
+    work = widen(resid)
     product = work * slabs.weight
     before = product.sum(dim=-1) + slabs.bias
     outside = (before < slabs.low) | (before > slabs.high)
@@ -166,22 +168,22 @@ def _project_rows(resid: Tensor, slabs: Slabs) -> Projected:
     tiny = torch.finfo(torch.float32).tiny
     spread = product.norm(dim=-1)
     size = work.norm(dim=-1)
-    low, high = _finite(slabs.low), _finite(slabs.high)  # a free side never binds; its infinity must not reach sums
+    low, high = finite(slabs.low), finite(slabs.high)  # a free side never binds; its infinity must not reach sums
     headroom = torch.finfo(work.dtype).eps * (4 * spread + before.abs() + slabs.bias.abs() + low.abs() + high.abs())
     inset = torch.minimum(2 * headroom, (slabs.high - slabs.low) / 2)
     target = torch.minimum(torch.maximum(before, slabs.low + inset), slabs.high - inset)
 
     allowed = slabs.max_dose * size / slabs.direction.norm(dim=-1).clamp_min(tiny)
     gap = torch.where(outside, (target - before) * slabs.strength, 0.0)
-    over_budget = gap.abs() > allowed
     growth = torch.tensor(GROWTH, dtype=work.dtype, device=work.device).unsqueeze(-1)
-    gap = gap + growth * gap.sign() * (max(torch.finfo(resid.dtype).eps, _EPS32) / 2) * spread
+    gap = gap + growth * gap.sign() * rounding_step(resid.dtype) * spread
+    over_budget = torch.where(slabs.promised, gap[-1].abs(), gap[0].abs()) > allowed  # the furthest of those tried
     gap = torch.minimum(torch.maximum(gap, -allowed), allowed)
 
     candidates = torch.addcmul(work, gap.unsqueeze(-1), slabs.direction.to(work.dtype)).to(resid.dtype)
     value = read_logit(candidates, slabs.weight, slabs.bias)
-    inside = (value >= slabs.low) & (value <= slabs.high)
-    safely = (value >= slabs.low + headroom) & (value <= slabs.high - headroom)
+    inside = within(value, slabs.low, slabs.high)
+    safely = inside & within(value, slabs.low + headroom, slabs.high - headroom)
     verdict = (inside.to(torch.uint8) + safely) * slabs.promised
     choice = verdict.argmax(dim=0, keepdim=True)  # the first of the best
 
@@ -190,7 +192,7 @@ def _project_rows(resid: Tensor, slabs: Slabs) -> Projected:
     stored = torch.where(moved.unsqueeze(-1), candidates.gather(0, index).squeeze(0), resid)
     after = torch.where(moved, value.gather(0, choice).squeeze(0), before)
     active = torch.isfinite(slabs.low) | torch.isfinite(slabs.high)
-    missed = active & ~((after >= slabs.low) & (after <= slabs.high))
+    missed = active & ~within(after, slabs.low, slabs.high)
     dose = (stored.to(work.dtype) - work).norm(dim=-1) / size.clamp_min(tiny)
     return Projected(
         resid=stored,
@@ -203,9 +205,21 @@ def _project_rows(resid: Tensor, slabs: Slabs) -> Projected:
     )
 
 
-def _widen(resid: Tensor) -> Tensor:
+def rounding_step(dtype: torch.dtype) -> float:
+    """Largest relative rounding error of a value stored in `dtype` from float32 arithmetic."""
+    return max(torch.finfo(dtype).eps, _EPS32) / 2
+
+
+def widen(resid: Tensor) -> Tensor:
+    """float32, or float64 if it is that already: what sums are taken in."""
     return resid if resid.dtype == torch.float64 else resid.float()
 
 
-def _finite(bound: Tensor) -> Tensor:
+def within(value: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Inside, and a number: an overflow to infinity satisfies no half-space."""
+    return (value >= low) & (value <= high) & torch.isfinite(value)
+
+
+def finite(bound: Tensor) -> Tensor:
+    """Bounds with 0 for infinity, where a free side never binds and must not reach a sum."""
     return torch.where(torch.isfinite(bound), bound, 0.0)

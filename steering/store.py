@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from steering.artefact import MANIFEST, content_sha256, load_probe
+from steering.artefact import content_sha256, load_probe
 from steering.errors import ModelError, UnknownProbe
 from steering.identity import Compatibility, check_compatible
 from steering.models import LanguageModel
@@ -28,7 +28,8 @@ class ProbeStore:
         """
         if not folder.is_dir():
             raise ModelError(f"there is no probe folder {folder}; train one (tiller probe train) or give --probes DIR")
-        probes = [load_probe(path.parent) for path in sorted(folder.glob(f"*/*/{MANIFEST}"))]
+        versions = sorted(path for path in folder.glob("*/*") if path.name.isdigit() and path.is_dir())
+        probes = [load_probe(path) for path in versions]
         for probe in probes:
             check_compatible(probe, lm.info, lm.tokenizer_info, level=level)
         return cls(probes)

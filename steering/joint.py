@@ -1,0 +1,211 @@
+"""The exact projection onto several slabs at once: the smallest change that satisfies all of them together.
+
+    minimise  delta' M^-1 delta   subject to   low_k <= w_k . (resid + delta) + b_k <= high_k,   k = 1..K <= 16
+
+With delta = sum_k lambda_k M w_k and G = W M W' this is a problem in K numbers whatever the hidden size, solved by
+`steering.box_qp`. Applying the slabs one after another is not this: the second breaks the first when they pull apart.
+
+Verified after the cast like the single slab: eight programmes per row, with the bounds drawn in by growing margins, and
+the first whose *stored* value is inside every slab is kept. Whether the slabs intersect at all does not depend on the
+residual, only on the weights and bounds, so `feasible_box` settles it once, before anything is generated.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from steering.box_qp import solve_box
+from steering.slab import GROWTH, finite, rounding_step, widen
+
+INFEASIBLE = 1e-5
+"""Distance, in units of the metric, by which slabs must miss each other to be called disjoint."""
+SOFTNESS = 1e-10
+"""Weights so nearly parallel that meeting needs multipliers above INFEASIBLE / SOFTNESS count as parallel."""
+
+
+class JointProjected(NamedTuple):
+    """What became of each row and constraint."""
+
+    resid: Tensor
+    """(..., hidden_size), dtype of the input: the stored value; rows already inside are bit-exact."""
+    before: Tensor
+    """(..., K) float32 logits of the input"""
+    after: Tensor
+    """(..., K) float32 logits of the stored output"""
+    edited: Tensor
+    """(...) bool: the row was outside some slab and has been moved"""
+    capped: Tensor
+    """(..., K) bool: the budget stopped the row outside this bound"""
+    violated: Tensor
+    """(..., K) bool: the stored value is outside this bound and no budget is to blame"""
+    dose: Tensor
+    """(...) float32 ||stored - input|| / ||input||"""
+
+
+@dataclass(frozen=True, eq=False)
+class JointSlabs:
+    """K slabs per row, ready to apply; broadcasts against the rows. Float32 but for `gram`."""
+
+    weight: Tensor
+    """(..., K, hidden_size); zero for a constraint that is not there"""
+    bias: Tensor
+    """(..., K)"""
+    low: Tensor
+    """(..., K) logits, -inf when free"""
+    high: Tensor
+    """(..., K) logits, +inf when free"""
+    lift: Tensor
+    """(..., K, hidden_size): M w_k / sqrt(w_k' M w_k), the change per unit of multiplier"""
+    size: Tensor
+    """(..., K): sqrt(w_k' M w_k), logits per unit of the metric; 1 for a constraint that is not there"""
+    gram: Tensor
+    """(..., K, K) float64: G with a unit diagonal"""
+    strength: Tensor
+    """(...) share of delta that is applied; 0 only measures"""
+    max_dose: Tensor
+    """(...) largest allowed ||delta|| / ||resid||, +inf when free"""
+    promised: Tensor
+    """(...) bool: the bounds are promised to hold afterwards (unless capped)"""
+
+
+def joint_slabs(
+    weight: Tensor,
+    bias: Tensor,
+    low: Tensor,
+    high: Tensor,
+    *,
+    lifted: Tensor | None = None,
+    strength: float = 1.0,
+    max_dose: float = math.inf,
+) -> JointSlabs:
+    """K slabs for any number of rows; `lifted` is M w_k, (K, hidden_size), and w_k itself for the Euclidean metric."""
+    weight = weight.float()
+    lifted = weight if lifted is None else lifted.float()
+    square = (weight.double() * lifted.double()).sum(dim=-1)
+    size = torch.where(square > 0, square, 1.0).sqrt()
+    gram = (weight.double() @ lifted.double().mT) / (size.unsqueeze(-1) * size.unsqueeze(-2))
+    gram = gram + torch.diag_embed((square == 0).double())
+    return JointSlabs(
+        weight=weight,
+        bias=bias.float(),
+        low=low.float(),
+        high=high.float(),
+        lift=lifted / size.unsqueeze(-1).float(),
+        size=size.float(),
+        gram=gram,
+        strength=torch.tensor(strength),
+        max_dose=torch.tensor(max_dose),
+        promised=torch.tensor(strength == 1.0),
+    )
+
+
+def feasible_box(slabs: JointSlabs) -> tuple[Tensor, Tensor, Tensor]:
+    """Bounds that can be met together, (..., K) low and high, and which constraints had to give, (..., K) bool.
+
+    Slabs of independent weights always intersect. Where they do not (parallel weights with disjoint bounds), each
+    bound gives way by its share of the smallest sum of squared distances, measured in the metric.
+    """
+    flat = slabs.gram.reshape(-1, *slabs.gram.shape[-2:])
+    rows = (len(flat), flat.shape[-1])
+    size = slabs.size.double().expand(*slabs.gram.shape[:-1]).reshape(rows)
+    bias, low, high = (
+        (value.double().expand(*slabs.gram.shape[:-1]).reshape(rows) / size)
+        for value in (slabs.bias, slabs.low, slabs.high)
+    )
+    # Soft bounds: a slack of SOFTNESS per unit of multiplier. Where the slabs meet it vanishes; where they do not, it
+    # is the least-squares compromise.
+    soft = flat + SOFTNESS * torch.eye(rows[1], dtype=flat.dtype, device=flat.device)
+    slack = SOFTNESS * solve_box(bias, soft, low, high)[0]
+    gave = slack.abs() > INFEASIBLE
+    low = torch.where(gave, low - slack.clamp_min(0), low)
+    high = torch.where(gave, high - slack.clamp_max(0), high)
+    shape = slabs.gram.shape[:-1]
+    return (
+        (low * size).float().reshape(shape),
+        (high * size).float().reshape(shape),
+        gave.reshape(shape),
+    )
+
+
+def project_joint(resid: Tensor, slabs: JointSlabs) -> JointProjected:
+    """Move each row of `resid` (..., hidden_size) into all its slabs and verify the stored value."""
+    work = widen(resid)
+    weight = slabs.weight.to(work.dtype)
+    before = read_logits(resid, slabs)
+    outside = ((before < slabs.low) | (before > slabs.high)).any(dim=-1)
+
+    spread = (work.unsqueeze(-2) * weight).norm(dim=-1)
+    low, high = finite(slabs.low), finite(slabs.high)
+    eps = torch.finfo(work.dtype).eps
+    headroom = eps * (4 * spread + before.abs() + slabs.bias.abs() + low.abs() + high.abs())
+    gap = _multipliers(before, slabs, headroom, rounding_step(resid.dtype) * spread)
+
+    delta = (gap.to(work.dtype).unsqueeze(-2) @ slabs.lift.to(work.dtype)).squeeze(-2) * slabs.strength.unsqueeze(-1)
+    size = work.norm(dim=-1)
+    tiny = torch.finfo(torch.float32).tiny
+    share = (slabs.max_dose * size / delta.norm(dim=-1).clamp_min(tiny)).clamp_max(1.0)
+    over_budget = share[0] < 1.0
+    candidates = (work + delta * share.unsqueeze(-1)).to(resid.dtype)
+
+    value = read_logits(candidates, slabs)
+    inside = ((value >= slabs.low) & (value <= slabs.high)).all(dim=-1)
+    safely = ((value >= slabs.low + headroom) & (value <= slabs.high - headroom)).all(dim=-1)
+    choice = ((inside.to(torch.uint8) + safely) * slabs.promised).argmax(dim=0, keepdim=True)
+
+    moved = outside & (slabs.strength > 0)
+    chosen = candidates.gather(0, choice.unsqueeze(-1).expand(1, *resid.shape)).squeeze(0)
+    stored = torch.where(moved.unsqueeze(-1), chosen, resid)
+    read = value.gather(0, choice.unsqueeze(-1).expand(1, *before.shape)).squeeze(0)
+    after = torch.where(moved.unsqueeze(-1), read, before)
+    active = torch.isfinite(slabs.low) | torch.isfinite(slabs.high)
+    missed = active & ~((after >= slabs.low) & (after <= slabs.high))
+    return JointProjected(
+        resid=stored,
+        before=before,
+        after=after,
+        edited=moved,
+        capped=missed & over_budget.unsqueeze(-1),
+        violated=missed & ~over_budget.unsqueeze(-1),
+        dose=(widen(stored) - work).norm(dim=-1) / size.clamp_min(tiny),
+    )
+
+
+def read_logits(resid: Tensor, slabs: JointSlabs) -> Tensor:
+    """(..., hidden_size) -> (..., K), summed elementwise in float32 (float64 for a float64 input)."""
+    work = widen(resid)
+    return (work.unsqueeze(-2) * slabs.weight.to(work.dtype)).sum(dim=-1) + slabs.bias
+
+
+def _multipliers(before: Tensor, slabs: JointSlabs, headroom: Tensor, step: Tensor) -> Tensor:
+    """Multipliers of all candidates, (candidates, ..., K)."""
+    shape = before.shape
+    rows = (before.numel() // shape[-1], shape[-1])
+
+    def flat(value: Tensor) -> Tensor:
+        return (value / slabs.size).double().expand(shape).reshape(rows)
+
+    gram = slabs.gram.expand(*shape, shape[-1]).reshape(*rows, shape[-1])
+    value, low, high, room, step = (flat(part) for part in (before, slabs.low, slabs.high, headroom, step))
+    _, side = solve_box(value, gram, low, high)
+    growth = torch.tensor(GROWTH, dtype=torch.float64, device=before.device).view(-1, 1, 1)
+    margin = 2 * room + growth * step
+    # A met bound is aimed past by the whole margin, be the slab as narrow as it may; a free one steps back half-way.
+    half = torch.minimum(margin, (high - low) / 2)
+    aim_low = low + torch.where(side > 0, margin, half)
+    aim_high = high - torch.where(side < 0, margin, half)
+    aim_high = torch.where(side > 0, torch.maximum(aim_high, aim_low), aim_high)
+    aim_low = torch.where(side < 0, torch.minimum(aim_high, aim_low), aim_low)
+    many = (len(GROWTH) * rows[0], rows[1])
+    multiplier, _ = solve_box(
+        value.expand(len(GROWTH), *rows).reshape(many),
+        gram.expand(len(GROWTH), *gram.shape).reshape(*many, rows[1]),
+        aim_low.reshape(many),
+        aim_high.reshape(many),
+        side=side.expand(len(GROWTH), *rows).reshape(many),
+    )
+    return multiplier.reshape(len(GROWTH), *shape)
