@@ -1,0 +1,166 @@
+"""Every refusal has one shape: `{"error": {"message", "type", "param", "code"}}`, and one table gives its status.
+
+The table maps the exception tree of `steering.errors` (the nearest ancestor counts). `ApiError` is for what only HTTP
+knows: routes, bodies, validation. A 5xx that is our own fault says nothing of paths or traces; the log does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from service.validation import describe_validation, printable
+from steering.errors import (
+    EngineUnavailable,
+    InvalidBounds,
+    InvalidRequest,
+    ProbeMismatch,
+    PromptTooLong,
+    TillerError,
+    UnknownProbe,
+    UnsupportedSteering,
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a class of errors looks like from outside."""
+
+    status: int
+    type: str
+    code: str
+
+
+INTERNAL = Kind(500, "internal_error", "internal_error")
+NOT_APPLIED = Kind(500, "internal_error", "steering_not_applied")
+INVALID = Kind(400, "invalid_request_error", "invalid_request")
+UNSUPPORTED = Kind(400, "invalid_request_error", "unsupported")
+BAD_JSON = Kind(400, "invalid_request_error", "invalid_json")
+BODY_TOO_LARGE = Kind(413, "invalid_request_error", "body_too_large")
+MODEL_NOT_FOUND = Kind(404, "not_found_error", "model_not_found")
+CLIENT_GONE = Kind(499, "invalid_request_error", "client_disconnected")
+LOADING = Kind(503, "unavailable_error", "loading")
+FAILED = Kind(503, "unavailable_error", "engine_failed")
+
+TABLE: dict[type[TillerError], Kind] = {
+    TillerError: INTERNAL,  # ProbeError, ModelError, SelfTestFailed: start-up only, and their messages name paths
+    InvalidRequest: INVALID,
+    InvalidBounds: Kind(400, "invalid_request_error", "invalid_bounds"),
+    PromptTooLong: Kind(400, "invalid_request_error", "context_length_exceeded"),
+    UnsupportedSteering: Kind(400, "invalid_request_error", "unsupported_steering"),
+    UnknownProbe: Kind(404, "not_found_error", "probe_not_found"),
+    ProbeMismatch: Kind(409, "conflict_error", "probe_model_mismatch"),
+    EngineUnavailable: Kind(503, "unavailable_error", "engine_unavailable"),
+}
+
+_ROUTING = {
+    404: Kind(404, "not_found_error", "route_not_found"),
+    405: Kind(405, "invalid_request_error", "method_not_allowed"),
+}
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, and the way out."""
+
+    message: str
+    type: str
+    param: str | None
+    """Dotted name of the offending field, as the caller wrote it."""
+    code: str
+    """A stable name a program may rely on."""
+
+
+class ErrorBody(BaseModel):
+    """The body of every reply that is not a success."""
+
+    error: ErrorDetail
+
+
+class ApiError(Exception):
+    """A refusal, ready to be sent."""
+
+    def __init__(
+        self, kind: Kind, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.param = param
+        self.headers = dict(headers or {})
+
+
+def describe(error: TillerError, *, within: str = "", param: str | None = None) -> ApiError:
+    """A TillerError as its caller should see it. `within` is put before the field it names; `param` is its default."""
+    kind = next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
+    if kind.status == 500:
+        return _internal()
+    named = getattr(error, "param", None) or param
+    headers = {"x-should-retry": "false"} if isinstance(error, ProbeMismatch) else {}
+    if isinstance(error, EngineUnavailable):
+        headers = (
+            {"x-should-retry": "false"}
+            if error.retry_after is None
+            else {"retry-after": str(max(1, round(error.retry_after)))}
+        )
+    return ApiError(kind, str(error), param=".".join(part for part in (within, named) if part) or None, headers=headers)
+
+
+def reply(error: ApiError) -> JSONResponse:
+    """`error` as a response. Lone surrogates a caller may have sent are escaped, for they have no UTF-8."""
+    detail = ErrorDetail(
+        message=printable(error.message),
+        type=error.kind.type,
+        param=None if error.param is None else printable(error.param),
+        code=error.kind.code,
+    )
+    return JSONResponse(ErrorBody(error=detail).model_dump(), status_code=error.kind.status, headers=error.headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a reply of the one shape."""
+
+    async def on_api(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ApiError)
+        return reply(error)
+
+    async def on_tiller(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, TillerError)
+        return reply(describe(error))
+
+    async def on_validation(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        message, param, unsupported = describe_validation(error.errors()[0])
+        return reply(ApiError(UNSUPPORTED if unsupported else INVALID, message, param=param))
+
+    async def on_http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return reply(_routing(request, error))
+
+    async def on_any(request: Request, error: Exception) -> JSONResponse:
+        return reply(_internal())
+
+    app.add_exception_handler(ApiError, on_api)
+    app.add_exception_handler(TillerError, on_tiller)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_any)
+
+
+def _routing(request: Request, error: HTTPException) -> ApiError:
+    path, method = request.url.path, request.method
+    messages = {
+        404: f"there is no route {path}; GET /openapi.json lists those there are",
+        405: f"{path} does not take {method}; it takes {(error.headers or {}).get('Allow', 'another method')}",
+    }
+    kind = _ROUTING.get(error.status_code, Kind(error.status_code, "invalid_request_error", "invalid_request"))
+    return ApiError(kind, messages.get(error.status_code, str(error.detail)), headers=error.headers)
+
+
+def _internal() -> ApiError:
+    return ApiError(INTERNAL, "the server failed on this request; its log says why, and nothing was returned for it")

@@ -1,0 +1,150 @@
+"""What the OpenAI routes take: the fields this build has, and those it knows but has only at their neutral value.
+
+A field that would change the answer is never dropped in silence: it is refused with 400 unless it asks for nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from service.schemas import SamplingFields
+from service.steering_field import Steering
+from service.validation import Strict, either, refusal, shown
+
+_ANY = object()
+"""For fields that never change an answer."""
+
+_COMMON: dict[str, tuple[Any, ...]] = {
+    "stream": (False,),
+    "stream_options": (),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "user": (_ANY,),
+    "safety_identifier": (_ANY,),
+    "prompt_cache_key": (_ANY,),
+    "metadata": (_ANY,),
+    "store": (False,),
+    "service_tier": ("auto", "default"),
+}
+_LATER = {"stream": "streaming comes with a later release; send stream: false"}
+
+
+class _Neutral(Strict):
+    """Takes the fields of `neutral` at the values given there (or null), and refuses any other value of them."""
+
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_neutral(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        for name, allowed in cls.neutral.items():
+            value = data.get(name)
+            if value is not None and _ANY not in allowed and value not in allowed:
+                way_out = _LATER.get(name) or (
+                    f"this server has it only as {' or '.join(shown(item) for item in (*allowed, None))}; leave it out"
+                )
+                raise refusal("unsupported", f"{name} is {shown(value)}: {way_out}", at=name)
+        return {key: value for key, value in data.items() if key not in cls.neutral}
+
+
+class CompletionRequest(SamplingFields, _Neutral):
+    """`POST /v1/completions`. Also taken at their neutral value: presence_penalty, logit_bias, echo and their kin."""
+
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = _COMMON | {"echo": (False,), "best_of": (1,), "suffix": ("",)}
+
+    model: str | None = None
+    """The served model (`GET /v1/models`); may be left out."""
+    prompt: Annotated[
+        str
+        | Annotated[list[str], Field(min_length=1)]
+        | Annotated[list[int], Field(min_length=1)]
+        | Annotated[list[Annotated[list[int], Field(min_length=1)]], Field(min_length=1)],
+        either("a string, a list of strings, token ids, or lists of token ids; none of them empty"),
+    ]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """New tokens at most; 16 when null, as OpenAI has it."""
+    n: Annotated[int, Field(ge=1)] = 1
+    """Continuations per prompt; the i-th is drawn with seed + i."""
+    steering: Steering = None
+
+    @property
+    def prompts(self) -> list[str | tuple[int, ...]]:
+        """The prompts one by one."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        items: list[Any] = list(self.prompt)
+        if isinstance(items[0], int):
+            return [tuple(items)]
+        return [item if isinstance(item, str) else tuple(item) for item in items]
+
+
+class TextPart(Strict):
+    """A piece of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(_Neutral):
+    """One turn of a conversation."""
+
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "name": (_ANY,),
+        "refusal": (),
+        "audio": (),
+        "annotations": ([],),
+        "tool_calls": ([],),
+        "function_call": (),
+    }
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        str | Annotated[list[TextPart], Field(min_length=1)],
+        either('a string, or a list of parts {"type": "text", "text": ...}; this model reads text only'),
+    ]
+
+    @property
+    def text(self) -> str:
+        """The content in one piece."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatRequest(SamplingFields, _Neutral):
+    """`POST /v1/chat/completions`."""
+
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = _COMMON | {
+        "top_logprobs": (0,),
+        "response_format": ({"type": "text"},),
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "functions": ([],),
+        "function_call": ("none", "auto"),
+        "parallel_tool_calls": (_ANY,),
+        "modalities": (["text"],),
+        "reasoning_effort": (),
+        "prediction": (),
+    }
+
+    model: str | None = None
+    """The served model (`GET /v1/models`); may be left out."""
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """New tokens at most; 128 when neither this nor `max_completion_tokens` is given."""
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """The newer name of `max_tokens`, and stronger."""
+    n: Annotated[int, Field(ge=1)] = 1
+    """Answers; the i-th is drawn with seed + i."""
+    steering: Steering = None
+
+    @property
+    def limit(self) -> tuple[int | None, str]:
+        """New tokens at most, and the name that was given by."""
+        if self.max_completion_tokens is not None:
+            return self.max_completion_tokens, "max_completion_tokens"
+        return self.max_tokens, "max_tokens"

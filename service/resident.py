@@ -1,0 +1,110 @@
+"""The resident of a server: one engine and its probes. Absent at first, loaded aside, closed at the end.
+
+Loading runs in a thread of its own so that `/health` answers meanwhile; `/ready` turns 200 when the engine has passed
+its self-test.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from service.errors import FAILED, LOADING, ApiError
+from service.settings import Settings
+from steering.embedded import EMBEDDED, get_model
+from steering.engine import Engine
+from steering.errors import TillerError
+from steering.models import load_model
+from steering.store import ProbeStore
+
+_LOADER_GRACE = 5.0
+"""Seconds a load that is still going is given when the server stops; it cannot be interrupted."""
+
+log = logging.getLogger("uvicorn.error")
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """What a server that is ready has."""
+
+    engine: Engine
+    probes: ProbeStore
+
+
+def load(settings: Settings, *, say: Callable[[str], None] = lambda line: None) -> Loaded:
+    """Model, probes and engine as `settings` say. `say` gets one line per stage of a first download.
+
+    Raises TillerError: no such model, a probe that must not be used, a self-test that failed.
+    """
+    if settings.model in EMBEDDED:
+        get_model(settings.model, say=say)
+    lm = load_model(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
+    folder = settings.probe_folder()
+    probes = ProbeStore() if folder is None else ProbeStore.open(folder, lm, level=settings.probe_compat)
+    return Loaded(Engine(lm, max_batch=settings.max_batch, max_queue=settings.max_queue), probes)
+
+
+class Resident:
+    """Loads in the background, and hands out what was loaded."""
+
+    def __init__(self, load: Callable[[], Loaded], *, announce: Callable[[Resident], None] = lambda resident: None):
+        self._load = load
+        self._announce = announce
+        self._loaded: Loaded | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tiller-loader", daemon=True)
+        self.failure: BaseException | None = None
+        """Why loading failed, if it did."""
+        self.seconds = 0.0
+        """How long loading took."""
+        self.admission = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tiller-admission")
+        """Where prompts are tokenised and queued, in order and off the event loop."""
+
+    def start(self) -> None:
+        """Begin to load."""
+        self._thread.start()
+
+    def get(self) -> Loaded:
+        """The engine and its probes. Raises ApiError 503 while there is none, and when it has died."""
+        if self.failure is not None:
+            raise ApiError(FAILED, "the model could not be loaded; the server's log says why", headers=_NO_RETRY)
+        if self._loaded is None:
+            raise ApiError(LOADING, "the model is being loaded; try again soon", headers={"retry-after": "2"})
+        if not self._loaded.engine.alive:
+            raise ApiError(FAILED, "the engine has ended; restart the server or ask another", headers=_NO_RETRY)
+        return self._loaded
+
+    def check_alive(self) -> None:
+        """Raise ApiError 503 when this process will never answer (again); loading is no such case."""
+        if self.failure is not None or self._loaded is not None:
+            self.get()
+
+    def close(self) -> None:
+        """Finish what was accepted and end the threads."""
+        self._stopped.set()
+        self._thread.join(_LOADER_GRACE)
+        self.admission.shutdown()
+        if self._loaded is not None:
+            self._loaded.engine.close()
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        try:
+            loaded = self._load()
+        except BaseException as failure:
+            self.failure = failure
+            log.error("loading failed: %s", failure, exc_info=None if isinstance(failure, TillerError) else failure)
+        else:
+            self.seconds = time.monotonic() - began
+            self._loaded = loaded
+            if self._stopped.is_set():
+                loaded.engine.close()
+                return
+        self._announce(self)
+
+
+_NO_RETRY = {"x-should-retry": "false"}

@@ -1,0 +1,74 @@
+"""Requests that work as they stand on the embedded model, shown in `/docs` and `/openapi.json`."""
+
+from __future__ import annotations
+
+from fastapi.openapi.models import Example
+
+_STEERING = {"constraints": [{"probe": "toxicity", "upper": 0.1}]}
+
+GENERATE: dict[str, Example] = {
+    "plain": {
+        "summary": "Unsteered, greedy",
+        "value": {"prompt": "The weather in spring is", "max_tokens": 20, "temperature": 0},
+    },
+    "steered": {
+        "summary": "One upper bound, beside its unsteered twin",
+        "value": {
+            "prompt": "My neighbour told me that",
+            "max_tokens": 20,
+            "seed": 1,
+            "steering": _STEERING | {"baseline": True},
+        },
+    },
+    "in full": {
+        "summary": "Every steering field",
+        "value": {
+            "prompt": ["I think this film is", "The service here was"],
+            "max_tokens": 20,
+            "temperature": 0.8,
+            "top_p": 0.9,
+            "seed": 7,
+            "steering": {
+                "mode": "enforce",
+                "constraints": [
+                    {
+                        "probe": "sentiment@1",
+                        "controller": "slab",
+                        "lower": 0.9,
+                        "upper": None,
+                        "space": "probability",
+                        "layers": "default",
+                        "prompt": "last",
+                        "generation": "all",
+                        "strength": 1.0,
+                        "max_dose": None,
+                        "metric": "euclidean",
+                    }
+                ],
+                "combine": "joint",
+                "on_infeasible": "error",
+                "report": "summary",
+                "baseline": False,
+            },
+        },
+    },
+}
+
+COMPLETION: dict[str, Example] = {
+    "steered": {
+        "summary": "As the openai client sends it with extra_body",
+        "value": {"prompt": "My neighbour told me that", "max_tokens": 20, "seed": 1, "steering": _STEERING},
+    }
+}
+
+CHAT: dict[str, Example] = {
+    "steered": {
+        "summary": "A chat turn with one upper bound",
+        "value": {
+            "messages": [{"role": "user", "content": "Write one sentence about rain."}],
+            "max_tokens": 40,
+            "seed": 1,
+            "steering": _STEERING,
+        },
+    }
+}

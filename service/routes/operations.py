@@ -1,0 +1,38 @@
+"""For whoever runs the server: is it alive, is it ready, which build is it?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter
+
+from service.routes.state import TheLoaded, TheResident
+from steering.version import __version__
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/health")
+async def health(resident: TheResident) -> dict[str, str]:
+    """Live: 200 while this process can answer or will; 503 when the engine has died or the model never came."""
+    resident.check_alive()
+    return {"status": "ok"}
+
+
+@router.get("/ready")
+async def ready(loaded: TheLoaded) -> dict[str, Any]:
+    """Ready: 200 with the self-test's summary once the model is loaded and has been seen to obey its hooks."""
+    return {
+        "status": "ready",
+        "model": loaded.engine.lm.name,
+        "probes": [probe.id for probe in loaded.probes],
+        "self_test": asdict(loaded.engine.self_test),
+        "waiting": loaded.engine.waiting,
+    }
+
+
+@router.get("/version")
+async def version() -> dict[str, str]:
+    """This build."""
+    return {"version": __version__}

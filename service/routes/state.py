@@ -1,0 +1,34 @@
+"""What the app keeps, as parameters of a route."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.resident import Loaded, Resident
+from service.settings import Settings
+
+
+async def _resident(request: Request) -> Resident:
+    resident: Resident = request.app.state.resident
+    return resident
+
+
+async def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+async def _loaded(request: Request) -> Loaded:
+    return (await _resident(request)).get()
+
+
+TheResident = Annotated[Resident, Depends(_resident)]
+"""The engine's keeper, ready or not."""
+
+TheSettings = Annotated[Settings, Depends(_settings)]
+"""The server's settings."""
+
+TheLoaded = Annotated[Loaded, Depends(_loaded)]
+"""Engine and probes; the route answers 503 while there are none."""

@@ -1,0 +1,112 @@
+"""What `POST /generate` takes and gives, and the parts it shares with the OpenAI routes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from service.steering_field import Number, Steering
+from service.validation import Strict, either
+
+MAX_STOPS = 16
+MAX_SEED = 2**63 - 1
+
+TextPrompt = Annotated[
+    str | Annotated[list[str], Field(min_length=1)], either("a string, or a list of strings that is not empty")
+]
+Stop = Annotated[
+    str | Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=MAX_STOPS)] | None,
+    either(f"a string, or a list of at most {MAX_STOPS} strings of at most 256 characters"),
+]
+
+
+class SamplingFields(Strict):
+    """How to decode; the same words on every route."""
+
+    temperature: Annotated[Number, Field(ge=0)] = 1.0
+    """0 is greedy."""
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Nucleus: the smallest set of tokens whose probability reaches this."""
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Only the k likeliest tokens; 0 keeps all."""
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    """The same request with the same seed gives the same text. Null draws one; every choice says which it had."""
+    stop: Stop = None
+    """The text ends before the first of these."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings as a tuple."""
+        return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+
+class GenerateRequest(SamplingFields):
+    """Continue one prompt or several."""
+
+    prompt: TextPrompt
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """New tokens at most; 64 when null."""
+    steering: Steering = None
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts one by one."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+class ProbeSummary(BaseModel):
+    """What one probe read and did over all its layers and covered tokens; probabilities are calibrated."""
+
+    max_pre: float | None
+    max_post: float | None
+    min_pre: float | None
+    min_post: float | None
+    tokens: int
+    edited: int
+    capped: int
+    violations: int
+    mean_dose: float
+    max_dose: float
+    promised: bool
+
+
+class SteeringSummary(BaseModel):
+    """What steering did to a choice."""
+
+    applied: bool
+    probes: dict[str, ProbeSummary]
+    layers: list[int]
+    finish: str
+    tokens: list[dict[str, Any]] | None = None
+
+
+class Usage(BaseModel):
+    """Tokens read (each prompt once) and written (all choices)."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class GenerateChoice(BaseModel):
+    """One continuation."""
+
+    index: int
+    """Unsteered twins come after all others, in the same order."""
+    text: str
+    token_ids: list[int]
+    finish_reason: Literal["stop", "length"]
+    seed: int
+    baseline: bool = False
+    """True for an unsteered twin."""
+    steering: SteeringSummary | None = None
+
+
+class GenerateResponse(BaseModel):
+    """The reply of `POST /generate`."""
+
+    id: str
+    model: str
+    choices: list[GenerateChoice]
+    usage: Usage

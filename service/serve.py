@@ -1,0 +1,104 @@
+"""`tiller serve`: the app under uvicorn, with its socket bound first and its end made graceful.
+
+SIGTERM closes the socket, lets accepted requests finish (up to `drain_seconds`), answers what is queued and exits 0.
+A model or probe that must not be used ends the process with its reason, exit 2.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import uvicorn
+
+from service.app import create_app
+from service.resident import Resident, load
+from service.settings import Settings
+from steering.errors import InvalidRequest, TillerError
+from steering.version import __version__
+
+
+def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
+    """Serve until told to stop, and return the exit code. `say` gets lines for the person who started it.
+
+    Raises InvalidRequest for a public bind that was not allowed or an address that is taken, and whatever TillerError
+    loading ended with.
+    """
+    settings.check_bind()
+    listening = _listen(settings)
+    url = _url(settings, port=listening.getsockname()[1])
+    say(f"Tiller {__version__} listens on {url} and loads {settings.model}")
+    servers: list[uvicorn.Server] = []
+    failures: list[BaseException] = []
+
+    def announce(resident: Resident) -> None:
+        if resident.failure is not None:
+            failures.append(resident.failure)
+            servers[0].should_exit = True
+            return
+        for line in _welcome(resident, url):
+            say(line)
+
+    app = create_app(partial(load, settings, say=say), settings, announce=announce)
+    config = uvicorn.Config(
+        app,
+        log_level=settings.log_level,
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain_seconds,
+    )
+    servers.append(uvicorn.Server(config))
+    with _term_is_success():
+        servers[0].run(sockets=[listening])
+    if failures:
+        if isinstance(failures[0], TillerError):
+            raise failures[0]
+        return 1
+    say("Tiller has stopped")
+    return 0
+
+
+def _welcome(resident: Resident, url: str) -> Iterator[str]:
+    loaded = resident.get()
+    test = loaded.engine.self_test
+    probes = [probe.id for probe in loaded.probes]
+    yield (
+        f"ready after {resident.seconds:.1f} s: {loaded.engine.lm.name}, self-test passed at {test.layers} layers, "
+        f"probes: {', '.join(probes) or 'none (give --probes DIR to steer)'}"
+    )
+    body: dict[str, object] = {"prompt": "The weather in spring is", "max_tokens": 20}
+    if probes:
+        body["steering"] = {"constraints": [{"probe": probes[0]}], "baseline": True}
+    yield f"try:  curl {url}/generate -H 'content-type: application/json' -d '{json.dumps(body)}'"
+    yield f"docs: {url}/docs"
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise InvalidRequest(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; "
+            "give another --port (0 takes any free one) or --host",
+            param="port",
+        ) from None
+
+
+def _url(settings: Settings, *, port: int) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{port}"
+
+
+@contextmanager
+def _term_is_success() -> Iterator[None]:
+    """uvicorn shuts down gracefully on SIGTERM and then raises it once more; that second one must not kill us."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

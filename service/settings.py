@@ -1,0 +1,118 @@
+"""Everything an operator may set. Precedence: flag, then environment (`TILLER_<NAME>`), then the default here."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from steering.errors import InvalidRequest
+from steering.identity import Compatibility
+from steering.models import DType
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """One server: a model, its probes, where it listens and what a caller may ask for."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TILLER_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+    )
+
+    model: str = "smollm2-135m-instruct"
+    """An embedded model, a Hugging Face id, or a local folder."""
+    probes: Path | None = None
+    """Folder of probe artefacts, `<name>/<version>/`. Unset: the probes shipped for the model, if there are any."""
+    probe_compat: Compatibility = "exact"
+    """How closely a probe must fit the model: exact, architecture or width."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but this machine itself needs `allow_public`."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """TCP port; 0 takes any free one and says which."""
+    allow_public: bool = False
+    """Listen where other machines can reach the server, although it has no keys yet: anyone who can, may use it."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, balanced (several GPUs), or auto: CUDA where there is one."""
+    dtype: DType = "auto"
+    """float32, bfloat16, float16, or auto: float32 on CPU, the checkpoint's own elsewhere."""
+    threads: Positive | None = None
+    """Torch threads on CPU. Unset: the cores that are not busy at start-up."""
+    max_batch: Positive = 16
+    """Rows the model continues together."""
+    max_queue: Positive = 256
+    """Rows that may wait; beyond it requests get 503 and Retry-After."""
+    max_prompts: Positive = 32
+    """Continuations one request may ask for (prompts times n); `baseline` may double it."""
+    max_new_tokens: Positive = 1024
+    """The largest `max_tokens` a request may ask for."""
+    max_body_bytes: Positive = 1 << 20
+    """Larger request bodies are refused with 413, whatever their headers say."""
+    drain_seconds: Positive = 60
+    """After SIGTERM, how long accepted requests may take to finish."""
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
+    """Of the log on standard error. Prompts are never logged."""
+
+    @model_validator(mode="after")
+    def _a_full_request_fits_the_queue(self) -> Settings:
+        if 2 * self.max_prompts > self.max_queue:
+            raise ValueError(
+                f"max_queue {self.max_queue} cannot hold one request of max_prompts {self.max_prompts} with its "
+                "baseline twins; raise max_queue to at least twice max_prompts"
+            )
+        return self
+
+    def check_bind(self) -> None:
+        """Raise InvalidRequest when the host is public and that was not asked for in so many words."""
+        if not self.allow_public and not _is_loopback(self.host):
+            raise InvalidRequest(
+                f"--host {self.host} can be reached from other machines and this server has no keys; listen on "
+                "127.0.0.1 behind a proxy that has them, or say --allow-public (TILLER_ALLOW_PUBLIC=1) if everyone "
+                "who can reach it may use it",
+                param="host",
+            )
+
+    def probe_folder(self) -> Path | None:
+        """The folder to load probes from: the one given, else the shipped one of this model; None for no probes."""
+        if self.probes is not None:
+            return self.probes
+        spec = importlib.util.find_spec("probes")  # located, not imported: serving needs no training dependency
+        for home in (spec.submodule_search_locations or []) if spec else []:
+            folder = Path(home) / "pretrained" / self.model
+            if folder.is_dir():
+                return folder
+        return None
+
+
+def read_settings(**flags: object) -> Settings:
+    """Settings from the environment, with those `flags` that are not None on top.
+
+    Raises InvalidRequest with one line that names the flag and the variable.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        if not name:
+            raise InvalidRequest(first["msg"].removeprefix("Value error, ")) from None
+        raise InvalidRequest(
+            f"--{name.replace('_', '-')} (TILLER_{name.upper()}) is {first['input']!r}: {first['msg']}", param=name
+        ) from None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

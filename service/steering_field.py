@@ -1,0 +1,166 @@
+"""The `steering` field of a request, and how it becomes a `steering.Plan`.
+
+Converted here, once: people say `"toxicity"` and `0.1`, the inside says a probe's slab at its layers. Errors keep the
+caller's names (`steering.constraints.0.upper`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BeforeValidator, Field
+
+from service.errors import UNSUPPORTED, ApiError, describe
+from service.validation import Strict, either, refusal, shown
+from steering.bounds import Bounds, Space
+from steering.errors import TillerError, UnknownProbe
+from steering.plan import FOREVER, Constraint, ControllerName, Plan, Prompt
+from steering.store import ProbeStore
+
+MAX_CONSTRAINTS = 16
+MAX_LOGIT = 1e6
+"""No residual reads further out than this; beyond it float32 arithmetic on the bound would overflow."""
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Layer = Annotated[int, Field(ge=0, lt=4096)]
+Offset = Annotated[int, Field(ge=0, le=FOREVER)]
+
+
+class ConstraintField(Strict):
+    """One concept held inside its bounds at some layers and tokens."""
+
+    probe: Annotated[str, Field(max_length=128)]
+    """`name@version`, or a name alone for its highest version; `GET /v1/steering/probes` lists them."""
+    controller: ControllerName = "slab"
+    """`slab` projects onto the bound; `random` moves as far in a random direction: the placebo."""
+    lower: Annotated[Number, Field(ge=-MAX_LOGIT, le=MAX_LOGIT)] | None = None
+    """Smallest value allowed; null leaves this side free. Both null: the probe's default bounds."""
+    upper: Annotated[Number, Field(ge=-MAX_LOGIT, le=MAX_LOGIT)] | None = None
+    """Largest value allowed."""
+    space: Space = "probability"
+    """What the bounds are: calibrated probability, raw logit, or percentile of text without the concept."""
+    layers: Annotated[
+        Literal["default", "all"] | Annotated[list[Layer], Field(min_length=1, max_length=1024)],
+        either("'default', 'all' or a list of block numbers from 0"),
+    ] = "default"
+    """0-based decoder blocks, each block's output. `default` is the probe's own choice."""
+    prompt: Prompt = "last"
+    """Which prompt tokens are steered."""
+    generation: Annotated[
+        Literal["all"] | Annotated[list[Offset | None], Field(min_length=2, max_length=2)],
+        either("'all' or [start, stop], counted in generated tokens from 0; stop may be null"),
+    ] = "all"
+    """Which generated tokens are steered, up to, not including, stop."""
+    strength: Number = 1.0
+    """Share of the change applied, in (0, 1]; below 1 the bound is not promised."""
+    max_dose: Number | None = None
+    """Cap on the size of the change relative to the residual; null for none."""
+    metric: Literal["euclidean", "whitened"] = "euclidean"
+    """In which metric the change is smallest. `whitened` needs an artefact that carries one."""
+
+    def to_constraint(self, store: ProbeStore, *, seed: int) -> Constraint:
+        """This constraint on a loaded probe. Raises TillerError, its `param` relative to this object."""
+        probe = store.get(self.probe)
+        if self.metric == "whitened":
+            raise ApiError(
+                UNSUPPORTED,
+                f"{probe.id} carries no metric of its data, so only 'euclidean' is possible",
+                param="metric",
+            )
+        default = probe.manifest.default
+        if self.lower is None and self.upper is None:
+            if "space" in self.model_fields_set and self.space != default.space:
+                raise ApiError(
+                    UNSUPPORTED,
+                    f"space is '{self.space}' but no bound is given, and the default bounds of {probe.id} are in "
+                    f"'{default.space}'; give lower or upper, or leave space out",
+                    param="space",
+                )
+            bounds = Bounds(default.lower, default.upper, default.space)
+        else:
+            bounds = Bounds(self.lower, self.upper, self.space)
+        layers = self._layers(probe.layers.keys() if self.layers == "all" else None)
+        for layer in layers or ():
+            try:
+                probe.at(layer)
+            except UnknownProbe as error:
+                raise ApiError(UNSUPPORTED, str(error), param="layers") from None
+        return Constraint(
+            probe=probe,
+            bounds=bounds,
+            layers=layers,
+            controller=self.controller,
+            prompt=self.prompt,
+            generation=self._window(),
+            strength=self.strength,
+            max_dose=self.max_dose,
+            seed=seed,
+        )
+
+    def _layers(self, every: Any) -> tuple[int, ...] | None:
+        if self.layers == "default":
+            return None
+        return tuple(every if self.layers == "all" else self.layers)
+
+    def _window(self) -> tuple[int, int | None]:
+        if self.generation == "all":
+            return 0, None
+        start, stop = self.generation
+        return int(start or 0), None if stop is None else int(stop)
+
+
+class SteeringField(Strict):
+    """What is to be held, and what to report about it."""
+
+    mode: Literal["enforce", "monitor", "off"] = "enforce"
+    """`monitor` reads every probe and edits nothing; `off` generates as if no steering were given."""
+    constraints: Annotated[list[ConstraintField], Field(min_length=1, max_length=MAX_CONSTRAINTS)]
+    combine: Literal["joint"] = "joint"
+    """Several probes at one layer are met together. This release refuses two at one layer instead of breaking one."""
+    on_infeasible: Literal["error", "least_squares"] = "error"
+    """What to do when constraints exclude one another. With one probe per layer they never do."""
+    report: Literal["summary", "tokens", "none"] = "summary"
+    """`tokens` adds every token's probabilities."""
+    baseline: bool = False
+    """Add an unsteered twin of every choice, drawn with the same seed."""
+
+    def to_plan(self, store: ProbeStore, *, dtype: torch.dtype, seed: int) -> Plan | None:
+        """The plan to generate by; None for mode `off`, whose constraints are checked all the same.
+
+        `dtype` is what the model stores, which must be able to hit the bounds; `seed` is that of the placebo's
+        direction. Raises ApiError that names the field.
+        """
+        constraints = []
+        for index, field in enumerate(self.constraints):
+            where = f"steering.constraints.{index}"
+            try:
+                constraint = field.to_constraint(store, seed=seed)
+                if self.mode == "enforce":
+                    constraint.check_representable(dtype)
+            except ApiError as error:
+                raise ApiError(error.kind, error.message, param=f"{where}.{error.param}") from None
+            except UnknownProbe as error:
+                raise describe(error, within=where, param="probe") from None
+            except TillerError as error:
+                raise describe(error, within=where) from None
+            constraints.append(constraint)
+        try:
+            plan = Plan(tuple(constraints), mode="monitor" if self.mode == "monitor" else "enforce")
+        except TillerError as error:
+            raise describe(error, within="steering", param="constraints") from None
+        return None if self.mode == "off" else plan
+
+
+def _no_names_yet(value: Any) -> Any:
+    if isinstance(value, str):
+        raise refusal(
+            "unsupported",
+            f"steering is {shown(value)}, but named policies come with a later release; give an object with "
+            "'constraints'",
+        )
+    return value
+
+
+Steering = Annotated[SteeringField | None, BeforeValidator(_no_names_yet)]
+"""The type of a request's `steering`: an object, or null for none."""

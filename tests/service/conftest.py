@@ -1,0 +1,83 @@
+"""A real server (uvicorn in a thread, a free port of this machine) around a tiny random model."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from service import Loaded, Settings, create_app
+from steering import Engine, LanguageModel, Probe, ProbeStore
+
+Serve = Callable[..., Any]
+
+
+@contextmanager
+def run_app(app: FastAPI) -> Iterator[httpx.Client]:
+    """A client of `app`, which runs until the block ends."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        with httpx.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=60) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def wait_until_ready(client: httpx.Client) -> None:
+    """Return when /ready answers 200; fail after half a minute."""
+    for _ in range(3000):
+        if client.get("/ready").status_code == 200:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the server did not become ready")
+
+
+@contextmanager
+def serve_model(lm: LanguageModel, probes: list[Probe], **settings: Any) -> Iterator[httpx.Client]:
+    """A ready server of `lm`."""
+    chosen = Settings(**settings)
+    app = create_app(
+        lambda: Loaded(Engine(lm, max_batch=chosen.max_batch, max_queue=chosen.max_queue), ProbeStore(probes)), chosen
+    )
+    with run_app(app) as client:
+        wait_until_ready(client)
+        client.app = app  # type: ignore[attr-defined]
+        yield client
+
+
+@pytest.fixture(scope="session")
+def serve() -> Serve:
+    """`serve_model`, for tests that need a server of their own."""
+    return serve_model
+
+
+@pytest.fixture(scope="session")
+def run() -> Serve:
+    """`run_app`, for tests that bring their own app."""
+    return run_app
+
+
+@pytest.fixture(scope="session")
+def client(lm: LanguageModel, make_probe: Callable[..., Probe]) -> Iterator[httpx.Client]:
+    """One server for all tests that leave it as it was: tiny-llama with the probes toxicity@1, @2 and sentiment@1."""
+    probes = [
+        make_probe(lm),
+        make_probe(lm, version=2, layers=[1, 3], seed=5),
+        make_probe(lm, name="sentiment", layers=[0, 2], seed=6),
+    ]
+    with serve_model(lm, probes, max_new_tokens=64, max_prompts=8, max_body_bytes=20_000) as client:
+        yield client

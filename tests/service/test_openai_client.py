@@ -1,0 +1,109 @@
+"""The OpenAI surface, through the client nobody here wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+
+STEERING = {"constraints": [{"probe": "toxicity@1", "upper": 0.02}], "baseline": True}
+
+
+@pytest.fixture(scope="module")
+def sdk(client: httpx.Client) -> Iterator[openai.OpenAI]:
+    """The official client, pointed at our server."""
+    with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key="none", max_retries=0) as sdk:
+        yield sdk
+
+
+def test_models_are_listed_and_found(sdk: openai.OpenAI) -> None:
+    assert [model.id for model in sdk.models.list()] == ["tiny-llama"]
+    assert sdk.models.retrieve("tiny-llama").owned_by == "tiller"
+    with pytest.raises(openai.NotFoundError):
+        sdk.models.retrieve("gpt-4")
+
+
+def test_a_completion_with_n_usage_and_stop(sdk: openai.OpenAI) -> None:
+    reply = sdk.completions.create(model="tiny-llama", prompt="Once upon", max_tokens=6, n=2, seed=3, user="someone")
+    assert [choice.index for choice in reply.choices] == [0, 1]
+    assert reply.choices[0].text != reply.choices[1].text
+    assert reply.usage is not None
+    assert reply.usage.prompt_tokens == len("Once upon")
+    second = sdk.completions.create(model="tiny-llama", prompt="Once upon", max_tokens=6, seed=4)
+    assert second.choices[0].text == reply.choices[1].text
+
+
+def test_prompts_may_be_lists_and_token_ids(sdk: openai.OpenAI) -> None:
+    text = sdk.completions.create(model="tiny-llama", prompt=["a", "b"], max_tokens=4, temperature=0)
+    assert len(text.choices) == 2
+    ids = sdk.completions.create(model="tiny-llama", prompt=[[10, 11], [12]], max_tokens=4, temperature=0)
+    assert len(ids.choices) == 2
+    alone = sdk.completions.create(model="tiny-llama", prompt=[12], max_tokens=4, temperature=0)
+    assert alone.choices[0].text == ids.choices[1].text
+
+
+def test_a_completion_is_steered_by_extra_body(sdk: openai.OpenAI) -> None:
+    reply = sdk.completions.create(
+        model="tiny-llama",
+        prompt="It was a dark night",
+        max_tokens=12,
+        temperature=0,
+        extra_body={"steering": STEERING},
+    )
+    steered, twin = reply.choices
+    assert steered.text != twin.text
+    report = steered.model_extra["steering"] if steered.model_extra else None
+    assert report["applied"] is True
+    assert report["probes"]["toxicity@1"]["violations"] == 0
+    assert report["probes"]["toxicity@1"]["edited"] > 0
+
+
+def test_a_chat_is_answered_and_steered(sdk: openai.OpenAI) -> None:
+    reply = sdk.chat.completions.create(
+        model="tiny-llama",
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "It was "}, {"type": "text", "text": "dark"}]},
+        ],
+        max_completion_tokens=12,
+        temperature=0,
+        extra_body={"steering": STEERING},
+    )
+    steered, twin = reply.choices
+    assert steered.message.role == "assistant"
+    assert steered.message.content != twin.message.content
+    assert reply.usage is not None
+    assert reply.usage.prompt_tokens == len("[system]Be brief.[user]It was dark[assistant]")
+
+
+def test_an_answer_can_be_sent_back_as_history(sdk: openai.OpenAI) -> None:
+    first = sdk.chat.completions.create(
+        model="tiny-llama", messages=[{"role": "user", "content": "Hi"}], max_tokens=4, temperature=0
+    )
+    history = first.choices[0].message.model_dump()
+    if not history["content"]:
+        history["content"] = "…"
+    second = sdk.chat.completions.create(
+        model="tiny-llama",
+        messages=[{"role": "user", "content": "Hi"}, history, {"role": "user", "content": "And?"}],  # type: ignore[list-item]
+        max_tokens=4,
+    )
+    assert second.choices[0].finish_reason in {"length", "stop"}
+
+
+def test_errors_arrive_as_the_clients_own_classes(sdk: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as bad:
+        sdk.completions.create(model="tiny-llama", prompt="", max_tokens=4)
+    assert bad.value.param == "prompt"
+    assert bad.value.code == "invalid_request"
+    with pytest.raises(openai.NotFoundError) as missing:
+        sdk.completions.create(
+            model="tiny-llama", prompt="a", extra_body={"steering": {"constraints": [{"probe": "none"}]}}
+        )
+    assert missing.value.code == "probe_not_found"
+    with pytest.raises(openai.NotFoundError):
+        sdk.completions.create(model="gpt-4", prompt="a")
+    with pytest.raises(openai.BadRequestError, match="streaming comes"):
+        sdk.chat.completions.create(model="tiny-llama", messages=[{"role": "user", "content": "a"}], stream=True)

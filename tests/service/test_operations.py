@@ -1,0 +1,179 @@
+"""Alive, ready, full, broken: what an operator and a load balancer see."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+import steering.engine
+from service import Loaded, Settings, create_app
+from steering import Engine, LanguageModel, ProbeStore, TillerError
+from steering.errors import ModelError
+
+
+def test_health_answers_while_the_model_loads_and_ready_waits_for_it(run: Any, lm: LanguageModel) -> None:
+    go = threading.Event()
+
+    def load() -> Loaded:
+        assert go.wait(30)
+        return Loaded(Engine(lm), ProbeStore())
+
+    with run(create_app(load, Settings())) as client:
+        assert client.get("/health").status_code == 200
+        for reply in (client.get("/ready"), client.post("/generate", json={"prompt": "a"}), client.get("/v1/models")):
+            assert reply.status_code == 503
+            assert reply.json()["error"]["code"] == "loading"
+            assert int(reply.headers["retry-after"]) > 0
+        go.set()
+        while (ready := client.get("/ready")).status_code != 200:
+            time.sleep(0.01)
+    assert ready.json()["self_test"] == {"layers": 4, "rows": 8, "violations": 0}
+    assert ready.json()["probes"] == []
+
+
+def test_a_model_that_cannot_be_loaded_is_503_without_its_path(run: Any) -> None:
+    def load() -> Loaded:
+        raise ModelError("cannot load /secret/place/model")
+
+    announced: list[Any] = []
+    with run(create_app(load, Settings(), announce=announced.append)) as client:
+        while not announced:
+            time.sleep(0.01)
+        for route in ("/health", "/ready"):
+            reply = client.get(route)
+            assert reply.status_code == 503
+            assert reply.json()["error"]["code"] == "engine_failed"
+            assert "secret" not in reply.text
+    assert isinstance(announced[0].failure, TillerError)
+
+
+def test_a_dead_engine_turns_health_to_503_and_no_request_hangs(
+    serve: Any, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with serve(lm, []) as client:
+        assert client.get("/health").status_code == 200
+        monkeypatch.setattr(steering.engine, "generate", die)
+        running = client.post("/generate", json={"prompt": "a"})
+        assert running.status_code == 503
+        for reply in (client.get("/health"), client.get("/ready"), client.post("/generate", json={"prompt": "a"})):
+            assert reply.status_code == 503
+            assert reply.json()["error"]["code"] == "engine_failed"
+            assert reply.headers["x-should-retry"] == "false"
+
+
+def test_a_full_queue_is_503_with_retry_after_and_the_accepted_ones_finish(
+    serve: Any, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, hold, started = steering.engine.generate, threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> Any:
+        started.set()
+        assert hold.wait(30)
+        return original(*args)
+
+    with serve(lm, [], max_queue=2, max_prompts=1, max_batch=1) as client:
+        monkeypatch.setattr(steering.engine, "generate", slow)
+        replies: list[httpx.Response] = []
+        url = str(client.base_url)
+
+        def ask() -> None:
+            replies.append(httpx.post(f"{url}/generate", json={"prompt": "a", "max_tokens": 2}, timeout=60))
+
+        first = threading.Thread(target=ask)
+        first.start()
+        assert started.wait(30)
+        waiting = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in waiting:
+            thread.start()
+        while client.get("/ready").json()["waiting"] < 2:
+            time.sleep(0.01)
+        refused = client.post("/generate", json={"prompt": "a"})
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "engine_unavailable"
+        assert int(refused.headers["retry-after"]) >= 1
+        hold.set()
+        for thread in (first, *waiting):
+            thread.join()
+    assert [reply.status_code for reply in replies] == [200, 200, 200]
+
+
+def test_a_client_that_leaves_takes_its_waiting_request_back(
+    serve: Any, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, hold, started = steering.engine.generate, threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def slow(model: LanguageModel, requests: Any) -> Any:
+        ran.extend(model.tokenizer.decode(row.prompt) for row in requests)
+        started.set()
+        assert hold.wait(30)
+        return original(model, requests)
+
+    with serve(lm, [], max_batch=1) as client:
+        monkeypatch.setattr(steering.engine, "generate", slow)
+        url = f"{client.base_url}/generate"
+        first = threading.Thread(target=lambda: httpx.post(url, json={"prompt": "first"}, timeout=60))
+        first.start()
+        assert started.wait(30)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, json={"prompt": "leaver"}, timeout=0.3)
+        time.sleep(0.3)
+        hold.set()
+        first.join()
+        assert client.post("/generate", json={"prompt": "last"}).status_code == 200
+    assert ran == ["first", "last"]
+
+
+def test_closing_the_server_answers_what_was_accepted(serve: Any, lm: LanguageModel) -> None:
+    replies: list[httpx.Response] = []
+    with serve(lm, []) as client:
+        url = f"{client.base_url}/generate"
+
+        def ask() -> None:
+            replies.append(httpx.post(url, json={"prompt": "a", "max_tokens": 200}, timeout=60))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+    for thread in threads:
+        thread.join()
+    assert [reply.status_code for reply in replies] == [200] * 4
+
+
+def test_what_can_be_steered_is_told(client: httpx.Client) -> None:
+    told = client.get("/v1/steering/capabilities").json()
+    assert told["model"]["id"] == "tiny-llama"
+    assert told["controllers"] == ["slab", "random"]
+    assert told["probes"] == ["toxicity@1", "toxicity@2", "sentiment@1"]
+    assert told["limits"]["max_prompts"] == 8
+    listed = client.get("/v1/steering/probes").json()["data"]
+    assert [probe["id"] for probe in listed] == told["probes"]
+    one = client.get("/v1/steering/probes/toxicity@2").json()
+    assert one == listed[1]
+    assert one["layers"] == [1, 3]
+    assert one["default"]["upper"] == 0.1
+    assert set(one["metrics"]) == {"1", "3"}
+    assert len(one["sha256"]) == 64
+    assert client.get("/v1/steering/probes/toxicity").json() == one
+    assert client.get("/version").json()["version"]
+
+
+def test_the_openapi_document_has_the_routes_examples_and_one_shape_of_error(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for route in ("/generate", "/v1/completions", "/v1/chat/completions"):
+        operation = document["paths"][route]["post"]
+        assert "422" not in operation["responses"]
+        assert operation["responses"]["default"]["content"]["application/json"]["schema"]["$ref"].endswith("ErrorBody")
+        for example in operation["requestBody"]["content"]["application/json"]["examples"].values():
+            body = example["value"] | {"max_tokens": 2}
+            reply = client.post(route, json=body)
+            assert reply.status_code == 200, reply.text
+    assert client.get("/docs").status_code == 200
