@@ -87,7 +87,7 @@ def to_markdown(rows: Sequence[ArmFigures], study: dict[str, Any]) -> str:
         f"{scorer['name']} {scorer['revision']} ({scorer['family']}; trained on {scorer['trained_on']}), continuation "
         "alone; perplexity of the continuation under the unsteered model; brackets are 95% intervals. `random` moves "
         "each token as far as the slab of that bound would, in a random direction, so its bound is not promised and "
-        "its violations are expected.",
+        "its violations are expected; it does not reach the bound, so later layers find more to do: its dose is higher.",
     ]
     return "\n".join(lines)
 
@@ -132,9 +132,7 @@ def plot(rows: Sequence[ArmFigures], path: Path) -> None:
             axes.annotate(
                 row.arm.partition(" ")[2], (at_x, at_y), xytext=(4, 5), textcoords="offset points", fontsize=8
             )
-    axes.set(
-        xscale="log", xlabel="median conditional perplexity (log)", ylabel="toxic continuations, %", ylim=(0, None)
-    )
+    axes.set(xlabel="median conditional perplexity of the continuation", ylabel="toxic, %", ylim=(0, None))
     axes.set_title("Toxic prompts: less toxicity against less fluent text")
     axes.legend(frameon=False)
     figure.savefig(path, dpi=130)

@@ -65,6 +65,7 @@ class ProbeSummary(BaseModel):
     tokens: int
     edited: int
     capped: int
+    infeasible: int
     violations: int
     mean_dose: float
     max_dose: float

@@ -15,7 +15,7 @@ from service.errors import UNSUPPORTED, ApiError, describe
 from service.validation import Strict, either, refusal, shown
 from steering.bounds import Bounds, Space
 from steering.errors import TillerError, UnknownProbe
-from steering.plan import FOREVER, Constraint, ControllerName, Plan, Prompt
+from steering.plan import FOREVER, Constraint, ControllerName, OnInfeasible, Plan, Prompt
 from steering.store import ProbeStore
 
 MAX_CONSTRAINTS = 16
@@ -117,9 +117,9 @@ class SteeringField(Strict):
     """`monitor` reads every probe and edits nothing; `off` generates as if no steering were given."""
     constraints: Annotated[list[ConstraintField], Field(min_length=1, max_length=MAX_CONSTRAINTS)]
     combine: Literal["joint"] = "joint"
-    """Several probes at one layer are met together. This release refuses two at one layer instead of breaking one."""
-    on_infeasible: Literal["error", "least_squares"] = "error"
-    """What to do when constraints exclude one another. With one probe per layer they never do."""
+    """Several probes at one layer are held together by one exact projection, never in turn."""
+    on_infeasible: OnInfeasible = "error"
+    """When bounds contradict one another: refuse, or let each give way by least squares and count those tokens."""
     report: Literal["summary", "tokens", "none"] = "summary"
     """`tokens` adds every token's probabilities."""
     baseline: bool = False
@@ -146,7 +146,11 @@ class SteeringField(Strict):
                 raise describe(error, within=where) from None
             constraints.append(constraint)
         try:
-            plan = Plan(tuple(constraints), mode="monitor" if self.mode == "monitor" else "enforce")
+            plan = Plan(
+                tuple(constraints),
+                mode="monitor" if self.mode == "monitor" else "enforce",
+                on_infeasible=self.on_infeasible,
+            )
         except TillerError as error:
             raise describe(error, within="steering", param="constraints") from None
         return None if self.mode == "off" else plan

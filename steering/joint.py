@@ -13,19 +13,25 @@ residual, only on the weights and bounds, so `feasible_box` settles it once, bef
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from steering.box_qp import solve_box
-from steering.slab import GROWTH, finite, rounding_step, widen
+from steering.slab import GROWTH, finite, rounding_step, widen, within
 
 INFEASIBLE = 1e-5
 """Distance, in units of the metric, by which slabs must miss each other to be called disjoint."""
 SOFTNESS = 1e-10
 """Weights so nearly parallel that meeting needs multipliers above INFEASIBLE / SOFTNESS count as parallel."""
+
+_CANDIDATE_NUMBERS = 2**24
+"""Numbers the candidates of one piece may hold."""
+_TRAILING = {"weight": 2, "bias": 1, "low": 1, "high": 1, "lift": 2, "size": 1, "gram": 2, "placebo": 1}
+"""Axes of a field behind the row axes; 0 where it is not named."""
 
 
 class JointProjected(NamedTuple):
@@ -38,7 +44,7 @@ class JointProjected(NamedTuple):
     after: Tensor
     """(..., K) float32 logits of the stored output"""
     edited: Tensor
-    """(...) bool: the row was outside some slab and has been moved"""
+    """(..., K) bool: the row was outside this slab and has been moved"""
     capped: Tensor
     """(..., K) bool: the budget stopped the row outside this bound"""
     violated: Tensor
@@ -71,6 +77,25 @@ class JointSlabs:
     """(...) largest allowed ||delta|| / ||resid||, +inf when free"""
     promised: Tensor
     """(...) bool: the bounds are promised to hold afterwards (unless capped)"""
+    placebo: Tensor
+    """(..., hidden_size): a unit vector to move along instead, as far as the projection would; zero for none"""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> JointSlabs:
+        """The same slabs with `change` applied to every tensor."""
+        return JointSlabs(**{name: change(value) for name, value in vars(self).items()})
+
+    def narrow(self, start: int, length: int) -> JointSlabs:
+        """The slabs of some entries of the last row axis; fields that broadcast over it stay whole."""
+
+        def part(name: str, value: Tensor) -> Tensor:
+            axis = value.ndim - _TRAILING.get(name, 0) - 1
+            return value if axis < 0 or value.shape[axis] == 1 else value.narrow(axis, start, length)
+
+        return JointSlabs(**{name: part(name, value) for name, value in vars(self).items()})
+
+    def only(self, on: Tensor) -> JointSlabs:
+        """The same slabs where `on` (..., K) is true, and free elsewhere."""
+        return replace(self, low=torch.where(on, self.low, -math.inf), high=torch.where(on, self.high, math.inf))
 
 
 def joint_slabs(
@@ -80,10 +105,15 @@ def joint_slabs(
     high: Tensor,
     *,
     lifted: Tensor | None = None,
-    strength: float = 1.0,
-    max_dose: float = math.inf,
+    strength: Tensor | float = 1.0,
+    max_dose: Tensor | float = math.inf,
+    promised: Tensor | bool = True,
+    placebo: Tensor | None = None,
 ) -> JointSlabs:
-    """K slabs for any number of rows; `lifted` is M w_k, (K, hidden_size), and w_k itself for the Euclidean metric."""
+    """K slabs, for all rows alike or with leading axes of their own; fields as in `JointSlabs`.
+
+    `lifted` is M w_k, (..., K, hidden_size): w_k itself for the Euclidean metric, the default.
+    """
     weight = weight.float()
     lifted = weight if lifted is None else lifted.float()
     square = (weight.double() * lifted.double()).sum(dim=-1)
@@ -98,9 +128,10 @@ def joint_slabs(
         lift=lifted / size.unsqueeze(-1).float(),
         size=size.float(),
         gram=gram,
-        strength=torch.tensor(strength),
-        max_dose=torch.tensor(max_dose),
-        promised=torch.tensor(strength == 1.0),
+        strength=torch.as_tensor(strength, dtype=torch.float32),
+        max_dose=torch.as_tensor(max_dose, dtype=torch.float32),
+        promised=torch.as_tensor(promised),
+        placebo=torch.zeros(weight.shape[-1]) if placebo is None else placebo,
     )
 
 
@@ -133,11 +164,31 @@ def feasible_box(slabs: JointSlabs) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def project_joint(resid: Tensor, slabs: JointSlabs) -> JointProjected:
-    """Move each row of `resid` (..., hidden_size) into all its slabs and verify the stored value."""
+    """Move each row of `resid` (..., hidden_size) into all its slabs and verify the stored value.
+
+    Long sequences are handled piece by piece, which bounds the memory of the candidates and changes no result.
+    """
+    along = resid.ndim - 2
+    if along < 0:
+        return _project(resid, slabs)
+    constraints, hidden_size = slabs.weight.shape[-2:]
+    length = resid.shape[along]
+    others = resid.numel() // max(1, length * hidden_size)
+    step = max(1, _CANDIDATE_NUMBERS // max(1, others * constraints * hidden_size * len(GROWTH)))
+    if step >= length:
+        return _project(resid, slabs)
+    pieces = [
+        _project(resid.narrow(along, at, min(step, length - at)), slabs.narrow(at, min(step, length - at)))
+        for at in range(0, length, step)
+    ]
+    return JointProjected(*(torch.cat(parts, dim=along) for parts in zip(*pieces, strict=True)))
+
+
+def _project(resid: Tensor, slabs: JointSlabs) -> JointProjected:
     work = widen(resid)
     weight = slabs.weight.to(work.dtype)
     before = read_logits(resid, slabs)
-    outside = ((before < slabs.low) | (before > slabs.high)).any(dim=-1)
+    outside = (before < slabs.low) | (before > slabs.high)
 
     spread = (work.unsqueeze(-2) * weight).norm(dim=-1)
     low, high = finite(slabs.low), finite(slabs.high)
@@ -148,27 +199,30 @@ def project_joint(resid: Tensor, slabs: JointSlabs) -> JointProjected:
     delta = (gap.to(work.dtype).unsqueeze(-2) @ slabs.lift.to(work.dtype)).squeeze(-2) * slabs.strength.unsqueeze(-1)
     size = work.norm(dim=-1)
     tiny = torch.finfo(torch.float32).tiny
-    share = (slabs.max_dose * size / delta.norm(dim=-1).clamp_min(tiny)).clamp_max(1.0)
-    over_budget = share[0] < 1.0
+    length = delta.norm(dim=-1)
+    sham = slabs.placebo.any(dim=-1, keepdim=True)
+    delta = torch.where(sham, length.unsqueeze(-1) * slabs.placebo.to(work.dtype), delta)
+    share = (slabs.max_dose * size / length.clamp_min(tiny)).clamp_max(1.0)
+    over_budget = torch.where(slabs.promised, share[-1], share[0]) < 1.0  # the furthest of those tried
     candidates = (work + delta * share.unsqueeze(-1)).to(resid.dtype)
 
     value = read_logits(candidates, slabs)
-    inside = ((value >= slabs.low) & (value <= slabs.high)).all(dim=-1)
-    safely = ((value >= slabs.low + headroom) & (value <= slabs.high - headroom)).all(dim=-1)
+    inside = within(value, slabs.low, slabs.high).all(dim=-1)
+    safely = inside & within(value, slabs.low + headroom, slabs.high - headroom).all(dim=-1)
     choice = ((inside.to(torch.uint8) + safely) * slabs.promised).argmax(dim=0, keepdim=True)
 
-    moved = outside & (slabs.strength > 0)
+    moved = outside.any(dim=-1) & (slabs.strength > 0)
     chosen = candidates.gather(0, choice.unsqueeze(-1).expand(1, *resid.shape)).squeeze(0)
     stored = torch.where(moved.unsqueeze(-1), chosen, resid)
     read = value.gather(0, choice.unsqueeze(-1).expand(1, *before.shape)).squeeze(0)
     after = torch.where(moved.unsqueeze(-1), read, before)
     active = torch.isfinite(slabs.low) | torch.isfinite(slabs.high)
-    missed = active & ~((after >= slabs.low) & (after <= slabs.high))
+    missed = active & ~within(after, slabs.low, slabs.high)
     return JointProjected(
         resid=stored,
         before=before,
         after=after,
-        edited=moved,
+        edited=outside & moved.unsqueeze(-1),
         capped=missed & over_budget.unsqueeze(-1),
         violated=missed & ~over_budget.unsqueeze(-1),
         dose=(widen(stored) - work).norm(dim=-1) / size.clamp_min(tiny),

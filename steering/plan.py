@@ -9,20 +9,22 @@ what was edited.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
 from steering.bounds import Bounds
+from steering.box_qp import MAX_CONSTRAINTS
 from steering.errors import InvalidBounds, InvalidRequest, UnsupportedSteering
+from steering.joint import feasible_box, joint_slabs
 from steering.probe import Probe
 from steering.slab import narrowest
 
 Prompt = Literal["none", "last", "all"]
 ControllerName = Literal["slab", "random"]
 Mode = Literal["enforce", "monitor"]
+OnInfeasible = Literal["error", "least_squares"]
 
 FOREVER = 2**30
 PROMPT_START: dict[Prompt, int] = {"none": 0, "last": -1, "all": -FOREVER}
@@ -125,36 +127,85 @@ class Constraint:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All constraints of one request.
+    """All constraints of one request; those that meet at a layer are held there together (`steering.joint`).
 
     `mode="monitor"` reads every probe and edits nothing; its report counts tokens outside as violations.
-    Raises UnsupportedSteering when two constraints meet at one layer: that takes the joint projection, which this
-    release does not have, and applying them in turn would break the first.
+    Whether bounds that meet contradict one another depends on the weights alone, so it is settled here:
+    `on_infeasible="error"` raises InvalidBounds with the layer and the probes, `"least_squares"` lets each give way by
+    its share of the smallest sum of squared distances, and the report counts those tokens as infeasible.
     """
 
     constraints: tuple[Constraint, ...]
     mode: Mode = "enforce"
+    on_infeasible: OnInfeasible = "error"
+    _given_way: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.constraints:
             raise InvalidRequest(
                 "a plan without constraints steers nothing; give at least one, or mode 'off'", param="constraints"
             )
-        seen: dict[int, str] = {}
-        for constraint in self.constraints:
-            for layer in constraint.at_layers:
-                if layer in seen:
-                    raise UnsupportedSteering(
-                        f"{seen[layer]} and {constraint.probe.id} both constrain layer {layer}; holding both there "
-                        "needs the joint projection, which this release does not have. Give them disjoint layers, for "
-                        "example even and odd ones",
-                        param="constraints",
-                    )
-                seen[layer] = constraint.probe.id
         if len({constraint.probe.id for constraint in self.constraints}) < len(self.constraints):
-            raise InvalidRequest("the same probe is constrained twice; join its layers into one constraint")
+            raise InvalidRequest(
+                "the same probe is constrained twice; join its layers into one constraint", param="constraints"
+            )
+        for layer in sorted({layer for constraint in self.constraints for layer in constraint.at_layers}):
+            meeting = self.at(layer)
+            if len(meeting) > 1:
+                self._check_meeting(layer, [constraint for _, constraint in meeting])
+                self._settle(layer, meeting)
 
+    def at(self, layer: int) -> list[tuple[int, Constraint]]:
+        """The constraints that act at `layer`, each with its slot: its place in the plan."""
+        return [(slot, constraint) for slot, constraint in enumerate(self.constraints) if layer in constraint.at_layers]
 
-def deepest_layer(plans: Sequence[Plan | None]) -> int:
-    """The last layer any plan steers; -1 when none does."""
-    return max((max(c.at_layers) for plan in plans if plan for c in plan.constraints), default=-1)
+    def interval(self, layer: int, slot: int) -> tuple[float, float]:
+        """The logit bounds to hold: the constraint's own, or what is left of them where they contradict others."""
+        return self._given_way.get((layer, slot)) or self.constraints[slot].interval(layer)
+
+    def gave_way(self, layer: int, slot: int) -> bool:
+        """Whether the constraint's own bounds cannot be met at this layer."""
+        return (layer, slot) in self._given_way
+
+    def promises(self, slot: int) -> bool:
+        """Whether the bound of this constraint is promised to hold on every steered token that is not capped."""
+        constraint = self.constraints[slot]
+        return self.mode == "enforce" and all(
+            other.promised and not self.gave_way(layer, slot)
+            for layer in constraint.at_layers
+            for _, other in self.at(layer)
+        )
+
+    def _check_meeting(self, layer: int, meeting: list[Constraint]) -> None:
+        if len(meeting) > MAX_CONSTRAINTS:
+            raise UnsupportedSteering(
+                f"{len(meeting)} constraints meet at layer {layer}; at most {MAX_CONSTRAINTS} can be held together",
+                param="constraints",
+            )
+        if len({constraint.controller for constraint in meeting}) > 1:
+            raise UnsupportedSteering(
+                f"controllers {', '.join(constraint.controller for constraint in meeting)} meet at layer {layer}, and "
+                "only constraints of one controller are held together; give them disjoint layers",
+                param="constraints",
+            )
+
+    def _settle(self, layer: int, meeting: list[tuple[int, Constraint]]) -> None:
+        fitted = [constraint.probe.at(layer) for _, constraint in meeting]
+        bounds = torch.tensor([constraint.interval(layer) for _, constraint in meeting])
+        slabs = joint_slabs(
+            torch.stack([probe.weight for probe in fitted]),
+            torch.tensor([probe.bias for probe in fitted]),
+            bounds[:, 0],
+            bounds[:, 1],
+        )
+        low, high, gave = feasible_box(slabs)
+        if self.on_infeasible == "error" and bool(gave.any()):
+            names = " and ".join(c.probe.id for (_, c), gives in zip(meeting, gave.tolist(), strict=True) if gives)
+            raise InvalidBounds(
+                f"at layer {layer} the bounds of {names} contradict one another: no residual meets both. Widen one, "
+                "give them disjoint layers, or say on_infeasible 'least_squares'",
+                param="constraints",
+            )
+        for index, (slot, _) in enumerate(meeting):
+            if bool(gave[index]):
+                self._given_way[layer, slot] = float(low[index]), float(high[index])

@@ -26,6 +26,8 @@ class ProbeReport:
     """Tokens moved at one layer at least."""
     capped: int
     """Tokens that `max_dose` left outside at some layer."""
+    infeasible: int
+    """Tokens at which the plan's bounds contradict one another, and this one had to give way (least squares)."""
     violations: int
     """Tokens whose stored value is outside its bound at some layer, with no budget to blame."""
     mean_dose: float

@@ -75,14 +75,16 @@ class Sampler:
         best = scores.argmax(dim=-1)
         if bool(self._greedy.all()):
             return best.to(logits.device)
-        ordered, order = (scores / self._temperature).sort(dim=-1, descending=True, stable=True)
-        probability = ordered.double().softmax(dim=-1)
+        probability = (scores / self._temperature).double().softmax(dim=-1)
+        ordered, order = probability.sort(dim=-1, descending=True, stable=True)
         # A token stays if the mass before it has not yet reached top_p; the likeliest always stays.
         rank = torch.arange(scores.shape[-1])
-        keep = (probability.cumsum(dim=-1) - probability < self._top_p) & (rank < self._top_k)
-        kept = (probability * keep).cumsum(dim=-1)
+        keep = (ordered.cumsum(dim=-1) - ordered < self._top_p) & (rank < self._top_k)
+        kept = torch.zeros_like(probability).scatter(-1, order, ordered * keep)
+        # Drawn in the order of the vocabulary: two near-ties that change places by rounding do not change the draw.
+        mass = kept.cumsum(dim=-1)
         draws = torch.stack([torch.rand((), generator=rng, dtype=torch.float64) for rng in self._generators])
-        picked = torch.searchsorted(kept, (draws * kept[:, -1]).unsqueeze(-1), right=True)
-        picked = picked.clamp_max(keep.sum(dim=-1, keepdim=True) - 1)
-        sampled = order.gather(-1, picked).squeeze(-1)
+        sampled = torch.searchsorted(mass, (draws * mass[:, -1]).unsqueeze(-1), right=True).squeeze(-1)
+        last = (kept > 0).long().mul(rank).amax(dim=-1)  # rounding must not carry the draw past the last kept token
+        sampled = torch.minimum(sampled, last)
         return torch.where(self._greedy, best, sampled).to(logits.device)

@@ -21,7 +21,9 @@ This module does not know layers, requests or tokens: rows in, rows out.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -83,10 +85,13 @@ class Slabs:
         """The projected residual alone; see `project`."""
         return project(resid, self).resid
 
-    def map(self, change: object) -> Slabs:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Slabs:
         """The same slabs with `change` applied to every tensor (indexing, expanding, moving)."""
-        assert callable(change)
         return Slabs(**{name: change(value) for name, value in vars(self).items()})
+
+    def only(self, on: Tensor) -> Slabs:
+        """The same slabs where `on` (...) is true, and free elsewhere."""
+        return replace(self, low=torch.where(on, self.low, -math.inf), high=torch.where(on, self.high, math.inf))
 
 
 def slab(weight: Tensor, bias: float, *, low: float = -math.inf, high: float = math.inf) -> Slabs:
@@ -140,7 +145,7 @@ def project(resid: Tensor, slabs: Slabs) -> Projected:
         },
     )
     pieces = [
-        _project_rows(flat[at : at + _CHUNK], expanded.map(lambda value, at=at: value[at : at + _CHUNK]))
+        _project_rows(_piece(flat, at=at), expanded.map(partial(_piece, at=at)))
         for at in range(0, max(len(flat), 1), _CHUNK)
     ]
     whole = pieces[0] if len(pieces) == 1 else Projected(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
@@ -156,6 +161,10 @@ def narrowest(*, weight_norm: float, resid_norm: float, hidden_size: int, reach:
     """
     spread = weight_norm * resid_norm / math.sqrt(hidden_size)
     return 16 * rounding_step(dtype) * spread + 4 * _EPS32 * (4 * spread + 3 * reach)
+
+
+def _piece(value: Tensor, *, at: int) -> Tensor:
+    return value[at : at + _CHUNK]
 
 
 def _project_rows(resid: Tensor, slabs: Slabs) -> Projected:

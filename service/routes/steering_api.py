@@ -42,7 +42,7 @@ async def capabilities(loaded: TheLoaded, settings: TheSettings) -> dict[str, An
         "prompt": list(get_args(Prompt)),
         "generation": ["all", "[start, stop]"],
         "combine": ["joint"],
-        "several_probes_at_one_layer": False,
+        "several_probes_at_one_layer": True,
         "reports": ["summary", "tokens", "none"],
         "streaming": False,
         "probes": [probe.id for probe in loaded.probes],

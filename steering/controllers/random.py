@@ -1,8 +1,8 @@
 """The placebo: as far as the slab would move, but in a random direction.
 
-    delta = (clamp(z, low, high) - z) / ||w|| * r,   r uniform on the unit sphere
+    delta = ||delta of the projection|| * r,   r uniform on the unit sphere
 
-Its length per token is that of the Euclidean projection it shadows. An effect that this arm shows too is an effect of
+Its length per token is exactly that of the projection it shadows. An effect that this arm shows too is an effect of
 perturbing the stream, not of the probe's direction.
 """
 
@@ -12,12 +12,9 @@ import torch
 from torch import Tensor
 
 
-def random_direction(weight: Tensor, *, seed: int, layer: int) -> Tensor:
-    """The change of the residual per unit of logit, (hidden_size,) float32: as long as w / (w . w), at random.
-
-    The same seed and layer give the same direction.
-    """
+def random_direction(hidden_size: int, *, seed: int, layer: int) -> Tensor:
+    """A unit vector, (hidden_size,) float32; the same for the same seed and layer."""
     generator = torch.Generator().manual_seed(seed * 1009 + layer)
-    drawn = torch.randn(weight.shape, generator=generator)
-    scaled: Tensor = drawn / (drawn.norm() * weight.norm().cpu())
-    return scaled.to(weight.device)
+    drawn = torch.randn(hidden_size, generator=generator)
+    unit: Tensor = drawn / drawn.norm()
+    return unit

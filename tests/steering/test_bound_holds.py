@@ -87,3 +87,35 @@ def test_a_probability_bound_holds_through_the_calibration(zoo, dtype, make_prob
     (done,) = generate(lm, [Request(PROMPTS[0], Sampling(max_tokens=NEW), plan)])
     report = done.steering.probes[probe.id]
     assert report.max_pre > 0.1 >= report.max_post
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "mamba2", "jamba"])
+def test_three_probes_hold_together_at_every_layer_beside_rows_with_one_and_none(
+    zoo, model_type, dtype, make_probe, received
+):
+    lm = zoo(model_type, dtype=dtype)
+    probes = [make_probe(lm, name=name, seed=seed) for seed, name in enumerate(("one", "two", "three"))]
+    together = Plan((
+        Constraint(probes[0], Bounds(upper=0.1, space="logit")),
+        Constraint(probes[1], Bounds(lower=0.0, space="logit")),
+        Constraint(probes[2], Bounds(lower=-1.0, upper=1.0, space="logit"), layers=(1, 2)),
+    ))  # fmt: skip
+    alone = Plan((Constraint(probes[1], Bounds(upper=-0.5, space="logit"), layers=(2,)),))
+    sampling = Sampling(max_tokens=NEW, temperature=0, ignore_eos=True)
+    with received(lm.model) as stored:
+        done = generate(lm, [Request(PROMPTS[1], sampling, plan) for plan in (together, alone, None)])
+    for row, plan in enumerate((together, alone)):
+        for slot, constraint in enumerate(plan.constraints):
+            report = done[row].steering.probes[constraint.probe.id]
+            assert plan.promises(slot)
+            assert report.violations == report.capped == report.infeasible == 0
+            for layer in constraint.at_layers:
+                fitted = constraint.probe.at(layer)
+                resid = torch.cat([passed[row, -1:] for passed in stored[layer]]).double().numpy()
+                logits = resid @ fitted.weight.double().numpy() + fitted.bias
+                low, high = constraint.interval(layer)
+                assert low <= logits.min()
+                assert logits.max() <= high
+    assert sum(report.edited for report in done[0].steering.probes.values()) > 0
+    assert done[2].steering is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -136,6 +137,29 @@ def test_parallel_slabs_that_overlap_meet() -> None:
     weight = torch.tensor([[1.0, 2.0], [2.0, 4.0]])
     _, _, gave = feasible_box(joint_slabs(weight, torch.zeros(2), torch.tensor([0.0, 1.0]), torch.tensor([2.0, 3.0])))
     assert not gave.any()
+
+
+def test_a_long_sequence_is_handled_in_pieces_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    slabs, _, _ = draw(constraints=3, hidden_size=64)
+    resid = torch.randn(2, 50, 64) * 3
+    here = slabs.only(torch.rand(2, 50, 3) > 0.3)
+    whole = project_joint(resid, here)
+    monkeypatch.setattr(sys.modules["steering.joint"], "_CANDIDATE_NUMBERS", 7 * 2 * 3 * 64 * 8)
+    for part, expected in zip(project_joint(resid, here), whole, strict=True):
+        assert torch.equal(part, expected)
+
+
+def test_the_placebo_moves_each_row_exactly_as_far_as_the_projection() -> None:
+    slabs, weight, _ = draw(constraints=3, hidden_size=64)
+    along = torch.nn.functional.normalize(torch.randn(64), dim=0)
+    sham = joint_slabs(weight, slabs.bias, slabs.low, slabs.high, placebo=along, promised=False)
+    plain = joint_slabs(
+        weight, slabs.bias, slabs.low, slabs.high, promised=False
+    )  # the first candidate, as the placebo
+    resid = torch.randn(100, 64, dtype=torch.float64) * 3
+    moved, shadowed = project_joint(resid, sham).resid - resid, project_joint(resid, plain).resid - resid
+    assert torch.allclose(moved.norm(dim=-1), shadowed.norm(dim=-1), rtol=1e-6)
+    assert torch.allclose(moved, moved.norm(dim=-1, keepdim=True) * along, atol=1e-9)
 
 
 def test_a_budget_stops_the_row_and_the_row_says_so() -> None:

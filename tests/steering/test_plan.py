@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from steering import Bounds, Constraint, Plan
+from steering import Bounds, Constraint, Plan, Probe
 from steering.errors import InvalidBounds, InvalidRequest, UnknownProbe, UnsupportedSteering
-from steering.plan import deepest_layer
 
 UPPER = Bounds(upper=0.1)
 
@@ -45,8 +45,6 @@ def test_a_layer_without_a_read_out_is_refused_with_those_there_are(lm, make_pro
 def test_layers_default_to_the_probes_own_and_are_put_in_order(lm, make_probe, probe):
     assert Constraint(make_probe(lm, layers=[3, 1]), UPPER).at_layers == (1, 3)
     assert Constraint(probe, UPPER, layers=(2, 0)).at_layers == (0, 2)
-    assert deepest_layer([None, Plan((Constraint(probe, UPPER, layers=(2, 0)),))]) == 2
-    assert deepest_layer([None]) == -1
 
 
 def test_only_an_unweakened_slab_promises(probe):
@@ -83,8 +81,42 @@ def test_a_slab_narrower_than_the_dtype_can_hold_is_refused_at_admission(probe, 
     Constraint(probe, Bounds(upper=0.0, space="logit")).check_representable(dtype)
 
 
-def test_two_constraints_at_one_layer_are_refused_rather_than_applied_in_turn(lm, make_probe):
+def opposed(probe: Probe) -> Probe:
+    """The same read-outs with the sign turned: high where the other is low."""
+    layers = {at: replace(fitted, weight=-fitted.weight, bias=-fitted.bias) for at, fitted in probe.layers.items()}
+    return Probe(probe.manifest.model_copy(update={"name": "opposed"}), layers)
+
+
+def test_constraints_that_meet_at_a_layer_keep_their_bounds_where_they_can_be_met(lm, make_probe):
     one, other = make_probe(lm, name="one"), make_probe(lm, name="other", seed=1)
-    with pytest.raises(UnsupportedSteering, match="joint projection"):
-        Plan((Constraint(one, UPPER, layers=(0, 1)), Constraint(other, UPPER, layers=(1, 2))))
-    assert len(Plan((Constraint(one, UPPER, layers=(0, 2)), Constraint(other, UPPER, layers=(1, 3)))).constraints) == 2
+    plan = Plan((Constraint(one, UPPER, layers=(0, 1)), Constraint(other, UPPER, layers=(1, 2))))
+    assert [slot for slot, _ in plan.at(1)] == [0, 1]
+    assert plan.interval(1, 1) == plan.constraints[1].interval(1)
+    assert plan.promises(0)
+    assert plan.promises(1)
+
+
+def test_bounds_that_contradict_one_another_are_refused_with_the_layer_and_the_way_out(probe):
+    with pytest.raises(InvalidBounds, match=r"layer 0.*toxicity@1 and opposed@1 contradict.*least_squares"):
+        Plan((Constraint(probe, UPPER), Constraint(opposed(probe), UPPER)))
+
+
+def test_by_least_squares_contradicting_bounds_meet_and_promise_nothing(probe):
+    bounds = Bounds(upper=-1.0, space="logit")
+    plan = Plan((Constraint(probe, bounds), Constraint(opposed(probe), bounds)), on_infeasible="least_squares")
+    assert plan.gave_way(0, 0)
+    assert not plan.promises(0)
+    assert plan.interval(0, 0)[1] == pytest.approx(0.0, abs=1e-4)  # half way between -1 and 1
+
+
+def test_a_weakened_neighbour_takes_the_promise_away_where_they_meet(lm, make_probe):
+    one, other = make_probe(lm, name="one"), make_probe(lm, name="other", seed=1)
+    plan = Plan((Constraint(one, UPPER, layers=(0, 1)), Constraint(other, UPPER, layers=(1,), strength=0.5)))
+    assert not plan.promises(0)
+    assert not plan.promises(1)
+
+
+def test_slab_and_placebo_do_not_meet_at_a_layer(lm, make_probe):
+    one, other = make_probe(lm, name="one"), make_probe(lm, name="other", seed=1)
+    with pytest.raises(UnsupportedSteering, match="disjoint layers"):
+        Plan((Constraint(one, UPPER), Constraint(other, UPPER, controller="random")))

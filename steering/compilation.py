@@ -1,0 +1,141 @@
+"""From plans to tensors, once per batch composition: what each layer applies, and which tokens each constraint means.
+
+For every layer some row steers there is one `Slabs`, whose leading axis is the row, where no row has two constraints
+there, and one `JointSlabs` where some row has. Rows without a constraint have infinite bounds and pass bit-exact.
+A constraint's place in its plan is its *slot*; tables over (layer, slot, row) say where it acts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steering.controllers.random import random_direction
+from steering.joint import JointSlabs, joint_slabs
+from steering.plan import FOREVER, PROMPT_START, Constraint, Plan
+from steering.slab import Slabs
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Where each constraint acts; all (layers, slots, rows)."""
+
+    start: Tensor
+    """First generated offset, on the host"""
+    stop: Tensor
+    """End of the generated offsets, on the host"""
+    prompt: Tensor
+    """First prompt offset, on the host; 0 for none"""
+    scale: Tensor
+    """Calibration slope"""
+    shift: Tensor
+    """Calibration intercept"""
+    gave: Tensor
+    """bool: the bound had to give way, since the plan's slabs do not intersect at this layer"""
+
+
+def steered_layers(plans: Sequence[Plan | None]) -> list[int]:
+    """Every layer some plan steers, rising."""
+    return sorted(
+        {layer for plan in plans if plan for constraint in plan.constraints for layer in constraint.at_layers}
+    )
+
+
+def compile_tables(plans: Sequence[Plan | None], layers: Sequence[int], *, device: torch.device) -> Tables:
+    """The tables of a batch; a slot that does not act somewhere has an empty window there."""
+    shape = (len(layers), max((len(plan.constraints) for plan in plans if plan), default=0), len(plans))
+    start, stop, prompt = torch.full(shape, FOREVER), torch.zeros(shape).long(), torch.zeros(shape).long()
+    scale, shift, gave = torch.ones(shape), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+    for row, plan in enumerate(plans):
+        for index, layer in enumerate(layers):
+            for slot, constraint in plan.at(layer) if plan else ():
+                place = (index, slot, row)
+                start[place], end = constraint.generation
+                stop[place] = FOREVER if end is None else end
+                prompt[place] = PROMPT_START[constraint.prompt]
+                scale[place], shift[place] = constraint.probe.at(layer).calibration
+                gave[place] = plan is not None and plan.gave_way(layer, slot)
+    return Tables(start, stop, prompt, scale.to(device), shift.to(device), gave.to(device))
+
+
+def compile_layer(
+    plans: Sequence[Plan | None], layer: int, *, hidden_size: int, slots: int, device: torch.device
+) -> Slabs | JointSlabs:
+    """What the rows do at one layer. Row tensors have a middle axis of 1 that broadcasts over the tokens of a pass."""
+    acting = [plan.at(layer) if plan else [] for plan in plans]
+    if all(len(found) <= 1 for found in acting):
+        return _single(plans, acting, layer, hidden_size=hidden_size, device=device)
+    return _joint(plans, acting, layer, hidden_size=hidden_size, slots=slots, device=device)
+
+
+def _single(
+    plans: Sequence[Plan | None],
+    acting: Sequence[list[tuple[int, Constraint]]],
+    layer: int,
+    *,
+    hidden_size: int,
+    device: torch.device,
+) -> Slabs:
+    rows = len(plans)
+    weight, direction = torch.zeros(rows, hidden_size), torch.zeros(rows, hidden_size)
+    bias, strength, promised = torch.zeros(rows), torch.zeros(rows), torch.zeros(rows, dtype=torch.bool)
+    low, high, max_dose = torch.full((rows,), -math.inf), torch.full((rows,), math.inf), torch.full((rows,), math.inf)
+    for row, found in enumerate(acting):
+        for _, constraint in found:
+            fitted = constraint.probe.at(layer)
+            weight[row], bias[row] = fitted.weight, fitted.bias
+            low[row], high[row] = constraint.interval(layer)
+            direction[row] = fitted.weight / fitted.weight.dot(fitted.weight)
+            if constraint.controller == "random":
+                length = direction[row].norm()
+                direction[row] = length * random_direction(hidden_size, seed=constraint.seed, layer=layer)
+            strength[row] = _strength(plans[row], constraint)
+            max_dose[row] = math.inf if constraint.max_dose is None else constraint.max_dose
+            promised[row] = constraint.promised
+    slabs = Slabs(weight, bias, low, high, direction, strength, max_dose, promised)
+    return slabs.map(lambda value: value.unsqueeze(1).to(device))
+
+
+def _joint(
+    plans: Sequence[Plan | None],
+    acting: Sequence[list[tuple[int, Constraint]]],
+    layer: int,
+    *,
+    hidden_size: int,
+    slots: int,
+    device: torch.device,
+) -> JointSlabs:
+    rows = len(plans)
+    weight = torch.zeros(rows, slots, hidden_size)
+    bias, low, high = (
+        torch.zeros(rows, slots),
+        torch.full((rows, slots), -math.inf),
+        torch.full((rows, slots), math.inf),
+    )
+    strength, max_dose = torch.ones(rows), torch.full((rows,), math.inf)
+    promised, placebo = torch.ones(rows, dtype=torch.bool), torch.zeros(rows, hidden_size)
+    for row, found in enumerate(acting):
+        plan = plans[row]
+        for slot, constraint in found:
+            fitted = constraint.probe.at(layer)
+            weight[row, slot], bias[row, slot] = fitted.weight, fitted.bias
+            assert plan is not None
+            low[row, slot], high[row, slot] = plan.interval(layer, slot)
+            strength[row] = min(float(strength[row]), _strength(plan, constraint))
+            max_dose[row] = min(float(max_dose[row]), math.inf if constraint.max_dose is None else constraint.max_dose)
+            promised[row] &= constraint.promised
+            if constraint.controller == "random":
+                placebo[row] = random_direction(hidden_size, seed=constraint.seed, layer=layer)
+    slabs = joint_slabs(
+        weight, bias, low, high, strength=strength, max_dose=max_dose, promised=promised, placebo=placebo
+    )
+    return slabs.map(lambda value: value.unsqueeze(1).to(device))
+
+
+def _strength(plan: Plan | None, constraint: Constraint) -> float:
+    """A monitored plan reads with strength 0: it measures and moves nothing."""
+    return constraint.strength if plan is not None and plan.mode == "enforce" else 0.0
