@@ -87,7 +87,7 @@ def to_markdown(rows: Sequence[ArmFigures], study: dict[str, Any]) -> str:
         f"{scorer['name']} {scorer['revision']} ({scorer['family']}; trained on {scorer['trained_on']}), continuation "
         "alone; perplexity of the continuation under the unsteered model; brackets are 95% intervals. `random` moves "
         "each token as far as the slab of that bound would, in a random direction, so its bound is not promised and "
-        "its violations are expected; it does not reach the bound, so later layers find more to do: its dose is higher.",
+        "its violations are expected; it stays outside, so later layers find more to do: its dose is higher.",
     ]
     return "\n".join(lines)
 
