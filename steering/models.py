@@ -77,7 +77,9 @@ def load_model(name: str, *, device: str = "auto", dtype: DType = "auto", thread
     `threads`: torch threads on CPU; see `choose_threads`. Raises ModelError with the way out.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # loading takes a second or two; a bar in a server's log helps nobody
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if place.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"--device {device} was asked for, but torch sees no CUDA device; use --device cpu")
