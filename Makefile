@@ -55,4 +55,4 @@ bench-quality: $(READY)
 		--readme README.md --figure docs/quality.png
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

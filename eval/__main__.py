@@ -67,6 +67,8 @@ def quality(
     check_compatible(fitted, lm.info, lm.tokenizer_info)
     study = Study(lm, fitted, scorer, prompts, seed=seed)
     arms = quality_arms(bound or [0.1, 0.01, 0.001])
+    for arm in arms:
+        arm.plan(fitted, seed=seed)  # a bound that means nothing is refused before anything is written
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("continuations", total=len(study.rows) * len(arms))

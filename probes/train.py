@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import sklearn
@@ -71,6 +72,7 @@ def run(
             "give a higher --version or another --out",
             param="version",
         )
+    _check_writable(target.parent)
     reading = Reading(
         layers=parse_layers(recipe.layers, num_hidden_layers=info.num_hidden_layers),
         poolings=recipe.poolings,
@@ -86,7 +88,6 @@ def run(
         manifest=_manifest(language_model, parts, recipe, pooling, c, fitted, baseline),
         layers={layer: found.probe for layer, found in fitted.items()},
     )
-    folder = save_probe(probe, out)
     tallies = {"train": data.train.tally, "calibration": data.calibration.tally, "test": data.test.tally}
     tallies |= {name: activations.tally for name, activations in data.out_of_domain.items()}
     card = Card(
@@ -98,8 +99,19 @@ def run(
         dropped=parts.dropped,
         command=recipe.command,
     )
-    write_card(card, folder)
-    return folder
+    return save_probe(probe, out, beside=partial(write_card, card))
+
+
+def _check_writable(folder: Path) -> None:
+    """Now, not after the harvest; nothing is left behind."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise InvalidRequest(
+            f"the probe cannot be written to {folder} ({error.strerror or error}); give another --out", param="out"
+        ) from None
 
 
 def _harvest_all(

@@ -83,6 +83,11 @@ class Resident:
         if self.failure is not None or self._loaded is not None:
             self.get()
 
+    def stop(self) -> None:
+        """Let nobody wait any longer: what runs or waits is refused within a step."""
+        if self._loaded is not None:
+            self._loaded.engine.stop()
+
     def close(self) -> None:
         """Finish what was accepted and end the threads."""
         self._stopped.set()

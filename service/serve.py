@@ -1,6 +1,7 @@
 """`tiller serve`: the app under uvicorn, with its socket bound first and its end made graceful.
 
-SIGTERM closes the socket, lets accepted requests finish (up to `drain_seconds`), answers what is queued and exits 0.
+SIGTERM closes the socket, lets accepted requests finish (up to `drain_seconds`; what is left is refused with 503) and
+exits 0.
 A model or probe that must not be used ends the process with its reason, exit 2.
 """
 
@@ -9,17 +10,23 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from service.app import create_app
 from service.resident import Resident, load
 from service.settings import Settings
 from steering.errors import InvalidRequest, TillerError
 from steering.version import __version__
+
+_REFUSAL_SECONDS = 10
+"""Time for the refusals to be written after the drain, before connections are cut."""
 
 
 def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
@@ -49,9 +56,9 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
         log_level=settings.log_level,
         ws="none",
         server_header=False,
-        timeout_graceful_shutdown=settings.drain_seconds,
+        timeout_graceful_shutdown=settings.drain_seconds + _REFUSAL_SECONDS,
     )
-    servers.append(uvicorn.Server(config))
+    servers.append(_Draining(config, app, seconds=settings.drain_seconds))
     with _term_is_success():
         servers[0].run(sockets=[listening])
     if failures:
@@ -60,6 +67,27 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
         return 1
     say("Tiller has stopped")
     return 0
+
+
+class _Draining(uvicorn.Server):
+    """Accepted requests have `seconds` to finish after the first signal; then, or at the second, they are refused."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, *, seconds: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._seconds = seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        again = self.should_exit
+        super().handle_exit(sig, frame)
+        timer = threading.Timer(0 if again else self._seconds, self._stop)
+        timer.daemon = True
+        timer.start()
+
+    def _stop(self) -> None:
+        resident: Resident | None = getattr(self._app.state, "resident", None)
+        if resident is not None:
+            resident.stop()
 
 
 def _welcome(resident: Resident, url: str) -> Iterator[str]:

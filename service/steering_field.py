@@ -14,11 +14,11 @@ from pydantic import BeforeValidator, Field
 from service.errors import UNSUPPORTED, ApiError, describe
 from service.validation import Strict, either, refusal, shown
 from steering.bounds import Bounds, Space
+from steering.box_qp import MAX_CONSTRAINTS
 from steering.errors import TillerError, UnknownProbe
 from steering.plan import FOREVER, Constraint, ControllerName, OnInfeasible, Plan, Prompt
 from steering.store import ProbeStore
 
-MAX_CONSTRAINTS = 16
 MAX_LOGIT = 1e6
 """No residual reads further out than this; beyond it float32 arithmetic on the bound would overflow."""
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -29,10 +30,11 @@ _REQUIRED = ("weight", "bias", "calibration", "resid_norm")
 _OPTIONAL = ("quantiles.negative", "quantiles.positive")
 
 
-def save_probe(probe: Probe, root: Path) -> Path:
+def save_probe(probe: Probe, root: Path, *, beside: Callable[[Path], object] = lambda folder: None) -> Path:
     """Write `probe` to `root/<name>/<version>/` and return that folder; written aside, then renamed into place.
 
-    Raises InvalidRequest when the version exists: versions are immutable.
+    `beside` may put further files (a card) into the folder before it is renamed. Raises InvalidRequest when the
+    version exists, since versions are immutable, or when there is no room or right to write.
     """
     target = root / probe.manifest.name / str(probe.manifest.version)
     if target.exists():
@@ -49,10 +51,16 @@ def save_probe(probe: Probe, root: Path) -> Path:
         (aside / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
         aside.chmod(0o755)
         (aside / TENSORS).chmod(0o644)  # safetensors writes it for its owner alone; whoever serves must read it
+        beside(aside)
         os.rename(aside, target)
-    except BaseException:
+    except OSError as error:
+        raise InvalidRequest(
+            f"{probe.id} cannot be written to {target} ({error.strerror or error}); free some space or choose another "
+            "folder",
+            param="out",
+        ) from error
+    finally:
         shutil.rmtree(aside, ignore_errors=True)
-        raise
     return target
 
 
@@ -144,8 +152,8 @@ def _read_manifest(path: Path) -> Manifest:
         return _parse_manifest(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
         raise CorruptProbe(f"{path.parent} has no {MANIFEST}; a probe is a folder with both files") from None
-    except UnicodeDecodeError:
-        raise CorruptProbe(f"{path} is not UTF-8 text; fetch or train the probe again") from None
+    except (UnicodeDecodeError, OSError):
+        raise CorruptProbe(f"{path} is not a readable UTF-8 file; fetch or train the probe again") from None
 
 
 def _parse_manifest(text: str, path: Path) -> Manifest:

@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from steering.slab import finite
+
 MAX_CONSTRAINTS = 16
 RIDGE = 1e-12
 """Added to the unit diagonal of G, so that duplicated constraints share their multiplier instead of dividing by 0."""
@@ -44,7 +46,7 @@ def solve_box(
     """
     value, gram, low, high = value.double(), gram.double(), low.double(), high.double()
     count = value.shape[-1]
-    slack = 1e-12 * (1.0 + value.abs() + _finite(low).abs() + _finite(high).abs())
+    slack = 1e-12 * (1.0 + value.abs() + finite(low).abs() + finite(high).abs())
     side = (value < low).double() - (value > high).double() if side is None else side.double()
     best = torch.full(value.shape[:-1], count + 1, device=value.device)
     patience = torch.full_like(best, _PATIENCE)
@@ -83,7 +85,3 @@ def _solve_active(value: Tensor, gram: Tensor, low: Tensor, high: Tensor, side: 
     for _ in range(1 + _REFINEMENTS):
         solution = torch.linalg.lu_solve(factors, pivots, (aim + RIDGE * solution).unsqueeze(-1)).squeeze(-1)
     return torch.where(active, solution, 0.0)
-
-
-def _finite(bound: Tensor) -> Tensor:
-    return torch.where(torch.isfinite(bound), bound, 0.0)

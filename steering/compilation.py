@@ -1,7 +1,7 @@
 """From plans to tensors, once per batch composition: what each layer applies, and which tokens each constraint means.
 
-For every layer some row steers there is one `Slabs`, whose leading axis is the row, where no row has two constraints
-there, and one `JointSlabs` where some row has. Rows without a constraint have infinite bounds and pass bit-exact.
+At each layer, rows with one constraint share one `Slabs` and rows with several one `JointSlabs`, so that what happens
+to a row follows from its own plan and never from its neighbours'. Rows without a constraint pass bit-exact.
 A constraint's place in its plan is its *slot*; tables over (layer, slot, row) say where it acts.
 """
 
@@ -31,9 +31,9 @@ class Tables:
     prompt: Tensor
     """First prompt offset, on the host; 0 for none"""
     scale: Tensor
-    """Calibration slope"""
+    """Calibration slope, float64"""
     shift: Tensor
-    """Calibration intercept"""
+    """Calibration intercept, float64"""
     gave: Tensor
     """bool: the bound had to give way, since the plan's slabs do not intersect at this layer"""
 
@@ -49,7 +49,8 @@ def compile_tables(plans: Sequence[Plan | None], layers: Sequence[int], *, devic
     """The tables of a batch; a slot that does not act somewhere has an empty window there."""
     shape = (len(layers), max((len(plan.constraints) for plan in plans if plan), default=0), len(plans))
     start, stop, prompt = torch.full(shape, FOREVER), torch.zeros(shape).long(), torch.zeros(shape).long()
-    scale, shift, gave = torch.ones(shape), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+    scale, shift = torch.ones(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+    gave = torch.zeros(shape, dtype=torch.bool)
     for row, plan in enumerate(plans):
         for index, layer in enumerate(layers):
             for slot, constraint in plan.at(layer) if plan else ():
@@ -62,23 +63,41 @@ def compile_tables(plans: Sequence[Plan | None], layers: Sequence[int], *, devic
     return Tables(start, stop, prompt, scale.to(device), shift.to(device), gave.to(device))
 
 
+@dataclass(frozen=True, eq=False)
+class LayerWork:
+    """What the batch does at one layer; row tensors have an axis of 1 that broadcasts over the tokens of a pass."""
+
+    single: Slabs
+    """Of all rows; free for those that are in `joint`"""
+    joint: JointSlabs | None
+    """Of the rows with several constraints here, in the order of `rows`; None when there are none"""
+    rows: Tensor
+    """(n,) int64: which rows those are"""
+
+    def to(self, device: torch.device) -> LayerWork:
+        """The same on another device."""
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device)
+
+        return LayerWork(self.single.map(move), self.joint and self.joint.map(move), self.rows.to(device))
+
+
 def compile_layer(
     plans: Sequence[Plan | None], layer: int, *, hidden_size: int, slots: int, device: torch.device
-) -> Slabs | JointSlabs:
-    """What the rows do at one layer. Row tensors have a middle axis of 1 that broadcasts over the tokens of a pass."""
+) -> LayerWork:
+    """The work of a batch at one layer."""
     acting = [plan.at(layer) if plan else [] for plan in plans]
-    if all(len(found) <= 1 for found in acting):
-        return _single(plans, acting, layer, hidden_size=hidden_size, device=device)
-    return _joint(plans, acting, layer, hidden_size=hidden_size, slots=slots, device=device)
+    rows = [row for row, found in enumerate(acting) if len(found) > 1]
+    alone = [found if len(found) == 1 else [] for found in acting]
+    single = _single(plans, alone, layer, hidden_size=hidden_size)
+    several = [plans[row] for row in rows], [acting[row] for row in rows]
+    joint = _joint(*several, layer, hidden_size=hidden_size, slots=slots) if rows else None
+    return LayerWork(single, joint, torch.tensor(rows, dtype=torch.long)).to(device)
 
 
 def _single(
-    plans: Sequence[Plan | None],
-    acting: Sequence[list[tuple[int, Constraint]]],
-    layer: int,
-    *,
-    hidden_size: int,
-    device: torch.device,
+    plans: Sequence[Plan | None], acting: Sequence[list[tuple[int, Constraint]]], layer: int, *, hidden_size: int
 ) -> Slabs:
     rows = len(plans)
     weight, direction = torch.zeros(rows, hidden_size), torch.zeros(rows, hidden_size)
@@ -88,7 +107,7 @@ def _single(
         for _, constraint in found:
             fitted = constraint.probe.at(layer)
             weight[row], bias[row] = fitted.weight, fitted.bias
-            low[row], high[row] = constraint.interval(layer)
+            low[row], high[row] = _inward(constraint.interval(layer))
             direction[row] = fitted.weight / fitted.weight.dot(fitted.weight)
             if constraint.controller == "random":
                 length = direction[row].norm()
@@ -97,7 +116,7 @@ def _single(
             max_dose[row] = math.inf if constraint.max_dose is None else constraint.max_dose
             promised[row] = constraint.promised
     slabs = Slabs(weight, bias, low, high, direction, strength, max_dose, promised)
-    return slabs.map(lambda value: value.unsqueeze(1).to(device))
+    return slabs.map(lambda value: value.unsqueeze(1))
 
 
 def _joint(
@@ -107,7 +126,6 @@ def _joint(
     *,
     hidden_size: int,
     slots: int,
-    device: torch.device,
 ) -> JointSlabs:
     rows = len(plans)
     weight = torch.zeros(rows, slots, hidden_size)
@@ -124,7 +142,7 @@ def _joint(
             fitted = constraint.probe.at(layer)
             weight[row, slot], bias[row, slot] = fitted.weight, fitted.bias
             assert plan is not None
-            low[row, slot], high[row, slot] = plan.interval(layer, slot)
+            low[row, slot], high[row, slot] = _inward(plan.interval(layer, slot))
             strength[row] = min(float(strength[row]), _strength(plan, constraint))
             max_dose[row] = min(float(max_dose[row]), math.inf if constraint.max_dose is None else constraint.max_dose)
             promised[row] &= constraint.promised
@@ -133,7 +151,17 @@ def _joint(
     slabs = joint_slabs(
         weight, bias, low, high, strength=strength, max_dose=max_dose, promised=promised, placebo=placebo
     )
-    return slabs.map(lambda value: value.unsqueeze(1).to(device))
+    return slabs.map(lambda value: value.unsqueeze(1))
+
+
+def _inward(interval: tuple[float, float]) -> tuple[float, float]:
+    """The widest float32 interval inside a float64 one: rounding must not loosen a bound."""
+    low, high = (torch.tensor(bound, dtype=torch.float32) for bound in interval)
+    if float(low) < interval[0]:
+        low = torch.nextafter(low, torch.tensor(math.inf))
+    if float(high) > interval[1]:
+        high = torch.nextafter(high, torch.tensor(-math.inf))
+    return float(low), float(high)
 
 
 def _strength(plan: Plan | None, constraint: Constraint) -> float:

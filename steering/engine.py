@@ -7,6 +7,7 @@ ends that row only. Requests that come while a batch runs wait for the next one.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ class Engine:
         self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=max_queue)
         self._closing = threading.Event()
         self._ended = threading.Event()
+        self._stopping = threading.Event()
         self._last = False  # read and written by the thread alone
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tiller-engine", daemon=True)
@@ -87,6 +89,13 @@ class Engine:
             self._refuse_waiting()
         return answer
 
+    def stop(self) -> None:
+        """End within a step: what runs or waits gets EngineUnavailable. For a drain that has taken too long."""
+        self._closing.set()
+        self._stopping.set()
+        with contextlib.suppress(queue.Full):  # full: the thread is not waiting for a job
+            self._jobs.put_nowait(None)
+
     def close(self) -> None:
         """Answer what is queued, then end the thread. Safe to call twice."""
         if not self._closing.is_set():
@@ -118,7 +127,7 @@ class Engine:
 
     def _next_batch(self) -> list[_Job] | None:
         """Wait for one job, then take those that wait already; None when the engine closes."""
-        if self._last or (first := self._jobs.get()) is None:
+        if self._last or self._stopping.is_set() or (first := self._jobs.get()) is None:
             return None
         batch = [first]
         while len(batch) < self._max_batch:
@@ -134,16 +143,21 @@ class Engine:
 
     def _answer(self, jobs: Sequence[_Job]) -> None:
         try:
-            completions = generate(self.lm, [job.request for job in jobs])
+            completions = generate(self.lm, [job.request for job in jobs], on_step=self._check_stop)
         except Exception as error:
-            if len(jobs) == 1:
-                jobs[0].answer.set_exception(error)
+            if len(jobs) == 1 or isinstance(error, EngineUnavailable):
+                for job in jobs:
+                    job.answer.set_exception(error)
                 return
             for job in jobs:
                 self._answer([job])
             return
         for job, completion in zip(jobs, completions, strict=True):
             job.answer.set_result(completion)
+
+    def _check_stop(self, running: int) -> None:
+        if self._stopping.is_set():
+            raise EngineUnavailable("the engine was stopped before this answer was ready; ask another server")
 
     def _refuse_waiting(self) -> None:
         while True:

@@ -32,6 +32,17 @@ class Request:
     token_scores: bool = False
     """Report the probes' probabilities of every token."""
 
+    def __post_init__(self) -> None:
+        """Raise InvalidRequest for a plan that could touch no token: the last new token is never read as input."""
+        for constraint in self.plan.constraints if self.plan else ():
+            if constraint.prompt == "none" and constraint.generation[0] >= self.sampling.max_tokens - 1:
+                raise InvalidRequest(
+                    f"{constraint.probe.id} would steer no token: no prompt token, and generated ones from "
+                    f"{constraint.generation[0]} while only {self.sampling.max_tokens - 1} of max_tokens "
+                    f"{self.sampling.max_tokens} are read again; lower its start, or steer the last prompt token",
+                    param="generation",
+                )
+
 
 @dataclass(frozen=True)
 class Completion:

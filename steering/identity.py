@@ -34,7 +34,7 @@ def describe_model(model: nn.Module, *, model_id: str) -> BaseModelInfo:
     config = text_config(model)
     provenance = _provenance(model_id)
     return BaseModelInfo(
-        id=provenance.get("id") or Path(model_id).name if Path(model_id).is_dir() else model_id,
+        id=provenance.get("id") or Path(model_id).resolve().name if Path(model_id).is_dir() else model_id,
         revision=provenance.get("revision") or getattr(model.config, "_commit_hash", None) or _weights(model_id),
         config_sha256=hash_json({key: getattr(config, key, None) for key in _WIRING}),
         model_type=config.model_type,

@@ -24,7 +24,7 @@ from steering.box_qp import solve_box
 from steering.slab import GROWTH, finite, rounding_step, widen, within
 
 INFEASIBLE = 1e-5
-"""Distance, in units of the metric, by which slabs must miss each other to be called disjoint."""
+"""Distance, relative to the bounds, by which slabs must miss each other to be called disjoint."""
 SOFTNESS = 1e-10
 """Weights so nearly parallel that meeting needs multipliers above INFEASIBLE / SOFTNESS count as parallel."""
 
@@ -152,7 +152,8 @@ def feasible_box(slabs: JointSlabs) -> tuple[Tensor, Tensor, Tensor]:
     # is the least-squares compromise.
     soft = flat + SOFTNESS * torch.eye(rows[1], dtype=flat.dtype, device=flat.device)
     slack = SOFTNESS * solve_box(bias, soft, low, high)[0]
-    gave = slack.abs() > INFEASIBLE
+    reach = 1 + bias.abs() + finite(low).abs() + finite(high).abs()
+    gave = slack.abs() > INFEASIBLE * reach.amax(dim=-1, keepdim=True)
     low = torch.where(gave, low - slack.clamp_min(0), low)
     high = torch.where(gave, high - slack.clamp_max(0), high)
     shape = slabs.gram.shape[:-1]
@@ -201,7 +202,8 @@ def _project(resid: Tensor, slabs: JointSlabs) -> JointProjected:
     tiny = torch.finfo(torch.float32).tiny
     length = delta.norm(dim=-1)
     sham = slabs.placebo.any(dim=-1, keepdim=True)
-    delta = torch.where(sham, length.unsqueeze(-1) * slabs.placebo.to(work.dtype), delta)
+    along = torch.where(gap.sum(dim=-1) < 0, -length, length)  # as the single slab's gap: forth to rise, back to fall
+    delta = torch.where(sham, along.unsqueeze(-1) * slabs.placebo.to(work.dtype), delta)
     share = (slabs.max_dose * size / length.clamp_min(tiny)).clamp_max(1.0)
     over_budget = torch.where(slabs.promised, share[-1], share[0]) < 1.0  # the furthest of those tried
     candidates = (work + delta * share.unsqueeze(-1)).to(resid.dtype)

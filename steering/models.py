@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from steering.architectures import residual_blocks, text_config
 from steering.embedded import EMBEDDED, get_model, model_folder
@@ -89,7 +90,7 @@ def load_model(name: str, *, device: str = "auto", dtype: DType = "auto", thread
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=chosen, device_map=place)
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"cannot load the model '{name}': {reason} Give a Hugging Face id, a local folder, or one of: "

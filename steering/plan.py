@@ -120,7 +120,7 @@ class Constraint:
                 raise InvalidBounds(
                     f"at layer {layer} the bounds of {self.probe.id} are {high - low:.3g} logits apart, but a stream "
                     f"stored as {str(dtype).removeprefix('torch.')} can only be placed to within {need:.3g}; "
-                    "widen them or serve with --dtype float32",
+                    f"widen them{'' if dtype == torch.float32 else ' or serve with --dtype float32'}",
                     param="lower",
                 )
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steering.errors import CorruptProbe, UnknownProbe
+from steering.bounds import Bounds
+from steering.errors import CorruptProbe, InvalidBounds, UnknownProbe
 from steering.manifest import Manifest
 from steering.slab import read_logit
 
@@ -77,6 +78,11 @@ class Probe:
         strangers = [layer for layer in self.manifest.default.layers if layer not in self.layers]
         if strangers:
             raise CorruptProbe(f"probe {self.id} names default layers {strangers} that it has no weights for")
+        default = self.manifest.default
+        try:
+            Bounds(default.lower, default.upper, default.space)
+        except InvalidBounds as error:
+            raise CorruptProbe(f"probe {self.id} has default bounds that mean nothing ({error}); refit it") from None
         for layer, fitted in self.layers.items():
             where = f"probe {self.id}, layer {layer}"
             if not 0 <= layer < base.num_hidden_layers:

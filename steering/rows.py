@@ -14,7 +14,7 @@ from torch import Tensor
 
 from steering.compilation import compile_layer, compile_tables, steered_layers
 from steering.hooks import Controller
-from steering.joint import JointSlabs, project_joint
+from steering.joint import project_joint
 from steering.plan import Plan
 from steering.report import SteeringReport
 from steering.slab import project
@@ -40,7 +40,7 @@ class RowSteering:
         self._device = device
         self._tables = compile_tables(plans, self.layers, device=device)
         self._slots = self._tables.start.shape[1]
-        self._slabs = {
+        self._work = {
             layer: compile_layer(plans, layer, hidden_size=hidden_size, slots=self._slots, device=device)
             for layer in self.layers
         }
@@ -89,16 +89,17 @@ class RowSteering:
             assert self._on is not None, "begin comes first"
             if self._from >= resid.shape[1]:
                 return resid
-            slabs = self._slabs[layer]
-            if slabs.weight.device != resid.device:
-                slabs = self._slabs[layer] = slabs.map(lambda value: value.to(resid.device))
+            work = self._work[layer]
+            if work.rows.device != resid.device:
+                work = self._work[layer] = work.to(resid.device)
             tail, on = resid[:, self._from :], self._on[index].to(resid.device)
-            if isinstance(slabs, JointSlabs):
-                joint = project_joint(tail, slabs.only(on.movedim(0, -1)))
-                self._done[layer], stored = Pass.of_joint(joint), joint.resid
-            else:
-                single = project(tail, slabs.only(on.any(dim=0)))
-                self._done[layer], stored = Pass.of_single(single, slots=self._slots), single.resid
+            single = project(tail, work.single.only(on.any(dim=0)))
+            done, stored = Pass.of_single(single, slots=self._slots), single.resid
+            if work.joint is not None:
+                joint = project_joint(tail[work.rows], work.joint.only(on[:, work.rows].movedim(0, -1)))
+                done = done.with_rows(work.rows, Pass.of_joint(joint))
+                stored = stored.index_copy(0, work.rows, joint.resid)
+            self._done[layer] = done
             return stored if self._from == 0 else torch.cat([resid[:, : self._from], stored], dim=1)
 
         return control

@@ -60,7 +60,9 @@ class Sampler:
     def __init__(self, settings: Sequence[Sampling]) -> None:
         self._generators = [torch.Generator().manual_seed(row.seed) for row in settings]
         self._greedy = torch.tensor([row.temperature == 0 for row in settings])
-        self._temperature = torch.tensor([row.temperature or 1.0 for row in settings]).unsqueeze(-1)
+        self._temperature = torch.tensor([row.temperature or 1.0 for row in settings], dtype=torch.float64).unsqueeze(
+            -1
+        )
         self._top_p = torch.tensor([row.top_p for row in settings], dtype=torch.float64).unsqueeze(-1)
         self._top_k = torch.tensor([row.top_k or 2**31 for row in settings]).unsqueeze(-1)
 
@@ -75,7 +77,9 @@ class Sampler:
         best = scores.argmax(dim=-1)
         if bool(self._greedy.all()):
             return best.to(logits.device)
-        probability = (scores / self._temperature).double().softmax(dim=-1)
+        # From the likeliest down and in float64, so that no temperature above 0 overflows.
+        fall = scores.double() - scores.amax(dim=-1, keepdim=True)
+        probability = (fall / self._temperature).softmax(dim=-1)
         ordered, order = probability.sort(dim=-1, descending=True, stable=True)
         # A token stays if the mass before it has not yet reached top_p; the likeliest always stays.
         rank = torch.arange(scores.shape[-1])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from steering.artefact import content_sha256, load_probe
-from steering.errors import ModelError, UnknownProbe
+from steering.artefact import MANIFEST, content_sha256, load_probe
+from steering.errors import CorruptProbe, ModelError, UnknownProbe
 from steering.identity import Compatibility, check_compatible
 from steering.models import LanguageModel
 from steering.probe import Probe
@@ -29,8 +29,15 @@ class ProbeStore:
         if not folder.is_dir():
             raise ModelError(f"there is no probe folder {folder}; train one (tiller probe train) or give --probes DIR")
         versions = sorted(path for path in folder.glob("*/*") if path.name.isdigit() and path.is_dir())
+        if not versions and any(folder.iterdir()):
+            raise ModelError(
+                f"{folder} holds files but no probe; expected <name>/<version>/{MANIFEST} below it: "
+                "give --probes the folder above the names"
+            )
         probes = [load_probe(path) for path in versions]
-        for probe in probes:
+        for path, probe in zip(versions, probes, strict=True):
+            if probe.id != f"{path.parent.name}@{path.name}":
+                raise CorruptProbe(f"{path} holds {probe.id}; a probe's folder is <name>/<version>: move it back there")
             check_compatible(probe, lm.info, lm.tokenizer_info, level=level)
         return cls(probes)
 

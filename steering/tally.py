@@ -47,6 +47,10 @@ class Pass(NamedTuple):
             dose=done.dose.expand(slots, *done.dose.shape),
         )
 
+    def with_rows(self, rows: Tensor, other: Pass) -> Pass:
+        """`other` in place of the given rows."""
+        return Pass(*(mine.index_copy(1, rows, theirs) for mine, theirs in zip(self, other, strict=True)))
+
     @classmethod
     def stack(cls, passes: Sequence[Pass], *, device: torch.device) -> Pass:
         """Layers first."""
@@ -60,8 +64,8 @@ class Tally:
         self._plans = list(plans)
         self._tables = tables
         shape, device = tables.scale.shape[1:], tables.scale.device
-        self._totals = {name: torch.zeros(shape, device=device) for name in _COUNTS} | {
-            name: torch.full(shape, -math.inf, device=device) for name in _LARGEST
+        self._totals = {name: torch.zeros(shape, device=device, dtype=torch.float64) for name in _COUNTS} | {
+            name: torch.full(shape, -math.inf, device=device, dtype=torch.float64) for name in _LARGEST
         }
         self._history: list[tuple[Tensor, Tensor, Tensor]] | None = None
 
@@ -74,7 +78,8 @@ class Tally:
         scale, shift, gave = (
             table.unsqueeze(-1) for table in (self._tables.scale, self._tables.shift, self._tables.gave)
         )
-        pre, post = torch.sigmoid(scale * done.before + shift), torch.sigmoid(scale * done.after + shift)
+        # In float64: a probability reported to the user must not be outside a bound that its logit keeps.
+        pre, post = (torch.sigmoid(scale * logit.double() + shift) for logit in (done.before, done.after))
         edited = done.edited & on
         counts = {
             "tokens": on.any(0),

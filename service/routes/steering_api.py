@@ -9,8 +9,8 @@ from fastapi import APIRouter
 from service.errors import describe
 from service.resident import Loaded
 from service.routes.state import TheLoaded, TheSettings
-from service.steering_field import MAX_CONSTRAINTS
 from steering.bounds import Space
+from steering.box_qp import MAX_CONSTRAINTS
 from steering.errors import UnknownProbe
 from steering.plan import ControllerName, Prompt
 from steering.probe import Probe

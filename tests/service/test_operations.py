@@ -54,7 +54,7 @@ def test_a_model_that_cannot_be_loaded_is_503_without_its_path(run: Any) -> None
 def test_a_dead_engine_turns_health_to_503_and_no_request_hangs(
     serve: Any, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*args: object) -> None:
+    def die(*args: object, **hooks: object) -> None:
         raise KeyboardInterrupt
 
     with serve(lm, []) as client:
@@ -73,10 +73,10 @@ def test_a_full_queue_is_503_with_retry_after_and_the_accepted_ones_finish(
 ) -> None:
     original, hold, started = steering.engine.generate, threading.Event(), threading.Event()
 
-    def slow(*args: Any) -> Any:
+    def slow(*args: Any, **hooks: Any) -> Any:
         started.set()
         assert hold.wait(30)
-        return original(*args)
+        return original(*args, **hooks)
 
     with serve(lm, [], max_queue=2, max_prompts=1, max_batch=1) as client:
         monkeypatch.setattr(steering.engine, "generate", slow)
@@ -110,11 +110,11 @@ def test_a_client_that_leaves_takes_its_waiting_request_back(
     original, hold, started = steering.engine.generate, threading.Event(), threading.Event()
     ran: list[str] = []
 
-    def slow(model: LanguageModel, requests: Any) -> Any:
+    def slow(model: LanguageModel, requests: Any, **hooks: Any) -> Any:
         ran.extend(model.tokenizer.decode(row.prompt) for row in requests)
         started.set()
         assert hold.wait(30)
-        return original(model, requests)
+        return original(model, requests, **hooks)
 
     with serve(lm, [], max_batch=1) as client:
         monkeypatch.setattr(steering.engine, "generate", slow)

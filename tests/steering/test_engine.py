@@ -26,11 +26,11 @@ def gate(monkeypatch):
     """Holds the engine's thread before each batch until opened; `entered` is set when a batch waits there."""
     opened, entered, sizes = threading.Event(), threading.Event(), []
 
-    def held(lm, requests):
+    def held(lm, requests, **hooks):
         sizes.append(len(requests))
         entered.set()
         assert opened.wait(WAIT)
-        return generate(lm, requests)
+        return generate(lm, requests, **hooks)
 
     monkeypatch.setattr("steering.engine.generate", held)
     held.open, held.entered, held.sizes = opened, entered, sizes
@@ -86,10 +86,10 @@ def test_a_request_that_cannot_be_carried_out_is_refused_at_once(engine, probe):
 
 
 def test_a_failing_row_ends_only_itself(engine, gate, monkeypatch):
-    def failing(lm, requests):
+    def failing(lm, requests, **hooks):
         if any(row.prompt == "bad" for row in requests):
             raise ModelError("this row overflows")
-        return generate(lm, requests)
+        return generate(lm, requests, **hooks)
 
     first = engine.submit(request())
     assert gate.entered.wait(WAIT)
@@ -146,7 +146,7 @@ def test_close_answers_what_is_queued_then_refuses(lm, gate):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_thread_is_reported_and_nobody_is_left_waiting(lm, gate, monkeypatch):
-    def dying(lm, requests):
+    def dying(lm, requests, **hooks):
         raise SystemExit("out of memory, say")
 
     engine = Engine(lm, max_batch=1)
@@ -191,3 +191,41 @@ def test_a_close_that_races_with_late_callers_still_ends(lm, gate):
     closing.join(5)
     assert not closing.is_alive()
     assert first.result(0).token_ids == second.result(0).token_ids
+
+
+@pytest.mark.parametrize("which", ["lm", "mamba_lm"])
+def test_slab_joint_placebo_and_monitor_rows_do_not_feel_one_another(which, request, make_probe):
+    lm = request.getfixturevalue(which)
+    one, two = make_probe(lm, name="one", seed=1), make_probe(lm, name="two", seed=2)
+    upper, lower = Constraint(one, Bounds(upper=0.3)), Constraint(two, Bounds(lower=0.6))
+    sham = replace(upper, controller="random")
+    plans = [
+        Plan((upper,)),
+        Plan((upper, lower)),
+        Plan((sham,)),
+        Plan((sham, replace(lower, controller="random"))),
+        Plan((upper, lower), mode="monitor"),
+        None,
+    ]
+    rows = [
+        Request(f"row {at} {'z' * at}", Sampling(max_tokens=12, temperature=0), plan) for at, plan in enumerate(plans)
+    ]
+    together = generate(lm, rows)
+    for row, answer in zip(rows, together, strict=True):
+        (alone,) = generate(lm, [row])
+        assert answer.token_ids == alone.token_ids
+        for name, report in (answer.steering.probes if answer.steering else {}).items():
+            assert report.edited == alone.steering.probes[name].edited
+            assert report.mean_dose == pytest.approx(alone.steering.probes[name].mean_dose, rel=1e-4)
+
+
+def test_stopping_ends_what_runs_and_what_waits_within_a_step(lm):
+    engine = Engine(lm, max_batch=1)
+    answers = [engine.submit(request(max_tokens=200, ignore_eos=True)) for _ in range(3)]
+    engine.stop()
+    for answer in answers:
+        with pytest.raises(EngineUnavailable):
+            answer.result(WAIT)
+    engine.close()
+    assert not engine.alive
+    assert engine.failure is None

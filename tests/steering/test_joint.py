@@ -159,7 +159,7 @@ def test_the_placebo_moves_each_row_exactly_as_far_as_the_projection() -> None:
     resid = torch.randn(100, 64, dtype=torch.float64) * 3
     moved, shadowed = project_joint(resid, sham).resid - resid, project_joint(resid, plain).resid - resid
     assert torch.allclose(moved.norm(dim=-1), shadowed.norm(dim=-1), rtol=1e-6)
-    assert torch.allclose(moved, moved.norm(dim=-1, keepdim=True) * along, atol=1e-9)
+    assert torch.allclose((moved @ along.double()).abs(), moved.norm(dim=-1), rtol=1e-6)
 
 
 def test_a_budget_stops_the_row_and_the_row_says_so() -> None:
@@ -171,3 +171,10 @@ def test_a_budget_stops_the_row_and_the_row_says_so() -> None:
     assert done.capped.any()
     assert not done.violated.any()
     assert torch.equal(done.capped.any(dim=-1), outside(done.resid, capped))
+
+
+def test_far_bounds_of_independent_weights_are_not_called_disjoint() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(2, 64)
+    _, _, gave = feasible_box(joint_slabs(weight, torch.zeros(2), torch.full((2,), 1e6), torch.full((2,), math.inf)))
+    assert not gave.any()

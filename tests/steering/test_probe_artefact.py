@@ -191,7 +191,7 @@ def test_an_interrupted_save_leaves_nothing_and_can_be_repeated(probe, tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(f"steering.artefact.{step}", fail)
-        with pytest.raises(type(failure)):
+        with pytest.raises(InvalidRequest if isinstance(failure, OSError) else type(failure)):
             save_probe(probe, tmp_path)
     assert list((tmp_path / probe.manifest.name).iterdir()) == []
     load_probe(save_probe(probe, tmp_path))

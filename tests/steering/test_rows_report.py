@@ -6,6 +6,7 @@ The unsteered side is what a hook before ours sees; the stored side is what the 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from steering import Bounds, Constraint, Plan, Request, Sampling, generate
 from steering.architectures import residual_blocks
+from steering.errors import InvalidRequest
 
 PROMPT, NEW = (7, 30, 2, 99, 254, 11), 7
 HIGH = 0.4
@@ -153,8 +155,29 @@ def test_token_scores_are_the_highest_layer_of_each_token_read(lm, probe, receiv
 
 def test_a_policy_that_met_no_token_reports_none_rather_than_a_number(lm, probe):
     constraint = Constraint(probe, Bounds(upper=HIGH, space="logit"), prompt="none", generation=(50, None))
-    (done,) = generate(lm, [Request(PROMPT, SAMPLING, Plan((constraint,)))])
+    (plain,) = generate(lm, [Request(PROMPT, SAMPLING)])
+    early = replace(SAMPLING, max_tokens=90, stop=(plain.text[0],))  # the text ends before the window begins
+    (done,) = generate(lm, [Request(PROMPT, early, Plan((constraint,)))])
     document = done.steering.to_json()["probes"][probe.id]
     assert (document["tokens"], document["edited"], document["violations"]) == (0, 0, 0)
     assert document["max_pre"] is document["max_post"] is document["min_pre"] is None
     assert "tokens" not in done.steering.to_json()
+
+
+@pytest.mark.parametrize(("side", "bound"), [("upper", 0.001), ("upper", 0.3), ("lower", 0.9999), ("lower", 0.7)])
+def test_a_reported_probability_is_never_outside_a_bound_that_was_kept(lm, make_probe, side, bound):
+    probe = make_probe(lm, seed=3)
+    plan = Plan((Constraint(probe, Bounds(**{side: bound}), prompt="all"),))
+    for seed in range(5):
+        (done,) = generate(lm, [Request("the report", Sampling(max_tokens=8, seed=seed, ignore_eos=True), plan)])
+        report = done.steering.probes[probe.id]
+        assert report.violations == 0
+        assert report.max_post <= bound if side == "upper" else report.min_post >= bound
+
+
+@pytest.mark.parametrize(("generation", "max_tokens"), [((10, 20), 3), ((0, None), 1), ((2, None), 3)])
+def test_a_plan_that_could_touch_no_token_is_refused_not_reported_as_applied(probe, generation, max_tokens):
+    plan = Plan((Constraint(probe, Bounds(upper=0.1), prompt="none", generation=generation),))
+    with pytest.raises(InvalidRequest, match="would steer no token") as refused:
+        Request("abc", Sampling(max_tokens=max_tokens), plan)
+    assert refused.value.param == "generation"

@@ -147,3 +147,8 @@ def test_a_value_out_of_range_is_refused_and_named(param, value):
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
 def test_every_seed_in_range_works(seed):
     assert 0 <= int(Sampler([Sampling(seed=seed)])(logits()[None])) < 40
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-9])
+def test_a_temperature_next_to_nothing_is_as_good_as_greedy(temperature):
+    assert set(draws(logits(), 20, temperature=temperature).tolist()) == {int(logits().argmax())}

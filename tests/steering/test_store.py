@@ -73,3 +73,15 @@ def test_a_version_without_its_manifest_is_an_error_and_not_a_missing_probe(lm, 
     (folder / "sentiment" / "1" / MANIFEST).unlink()
     with pytest.raises(CorruptProbe, match=MANIFEST):
         ProbeStore.open(folder, lm)
+
+
+def test_a_folder_that_holds_something_else_is_not_taken_for_an_empty_one(lm, folder):
+    for wrong in (folder.parent, folder / "toxicity", folder / "toxicity" / "2"):
+        with pytest.raises(ModelError, match="the folder above the names"):
+            ProbeStore.open(wrong, lm)
+
+
+def test_a_probe_in_a_folder_of_another_name_or_version_is_refused(lm, folder):
+    (folder / "toxicity" / "2").rename(folder / "toxicity" / "3")
+    with pytest.raises(CorruptProbe, match=r"holds toxicity@2"):
+        ProbeStore.open(folder, lm)
