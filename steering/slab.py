@@ -135,6 +135,8 @@ def project(resid: Tensor, slabs: Slabs) -> Projected:
     `slabs` broadcasts against the rows. Accepts float32, bfloat16, float16 and float64.
     """
     rows = resid.shape[:-1]
+    if rows.numel() <= _CHUNK:
+        return _project_rows(resid, slabs)
     flat = resid.reshape(-1, resid.shape[-1])
     expanded = Slabs(
         weight=slabs.weight.expand(resid.shape).reshape(flat.shape),
@@ -168,7 +170,7 @@ def _piece(value: Tensor, *, at: int) -> Tensor:
 
 
 def _project_rows(resid: Tensor, slabs: Slabs) -> Projected:
-    """The work on (rows, hidden_size); candidates carry a leading axis, one entry per command."""
+    """The work on (..., hidden_size); candidates carry a leading axis, one entry per command."""
     work = widen(resid)
     product = work * slabs.weight
     before = product.sum(dim=-1) + slabs.bias
@@ -184,7 +186,7 @@ def _project_rows(resid: Tensor, slabs: Slabs) -> Projected:
 
     allowed = slabs.max_dose * size / slabs.direction.norm(dim=-1).clamp_min(tiny)
     gap = torch.where(outside, (target - before) * slabs.strength, 0.0)
-    growth = torch.tensor(GROWTH, dtype=work.dtype, device=work.device).unsqueeze(-1)
+    growth = torch.tensor(GROWTH, dtype=work.dtype, device=work.device).view(-1, *(1 for _ in before.shape))
     gap = gap + growth * gap.sign() * rounding_step(resid.dtype) * spread
     over_budget = torch.where(slabs.promised, gap[-1].abs(), gap[0].abs()) > allowed  # the furthest of those tried
     gap = torch.minimum(torch.maximum(gap, -allowed), allowed)
