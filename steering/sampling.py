@@ -7,6 +7,7 @@ gives the same tokens whatever else shares the batch.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         def refuse(param: str, expected: str) -> None:
-            raise InvalidRequest(f"{param} is {getattr(self, param)!r}; expected {expected}", param=param)
+            raise InvalidRequest(f"{param} is {json.dumps(getattr(self, param))}; expected {expected}", param=param)
 
         if self.max_tokens < 1:
             refuse("max_tokens", "a whole number of at least 1")
