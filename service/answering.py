@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import Request as HttpRequest
 
-from service.errors import CLIENT_GONE, INVALID, NOT_APPLIED, ApiError, describe
+from service.errors import CLIENT_GONE, INVALID, ApiError, describe, not_applied
 from service.resident import Loaded, Resident
 from service.schemas import MAX_SEED, SamplingFields, Usage
 from service.settings import Settings
@@ -183,7 +183,7 @@ def _demand_applied(plan: Plan | None, completion: Completion) -> None:
         plan is not None
         and report is not None
         and report.applied == (plan.mode == "enforce")
-        and set(report.layers) == {layer for constraint in plan.constraints for layer in constraint.at_layers}
+        and report.layers == plan.layers
         and all(
             constraint.probe.id in report.probes
             and (constraint.prompt == "none" or report.probes[constraint.probe.id].tokens > 0)
@@ -192,12 +192,7 @@ def _demand_applied(plan: Plan | None, completion: Completion) -> None:
     )
     if not proved:
         log.error("a completion came back without the steering it was asked for; its text was withheld")
-        raise ApiError(
-            NOT_APPLIED,
-            "steering was asked for but could not be shown to be applied, so no text is returned; "
-            "this is a fault of the server",
-            headers={"x-should-retry": "false"},
-        )
+        raise not_applied()
 
 
 def _take_back(futures: Sequence[Future[Completion]]) -> None:

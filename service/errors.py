@@ -22,6 +22,7 @@ from steering.errors import (
     InvalidRequest,
     ProbeMismatch,
     PromptTooLong,
+    SteeringNotApplied,
     TillerError,
     UnknownProbe,
     UnsupportedSteering,
@@ -55,6 +56,7 @@ TABLE: dict[type[TillerError], Kind] = {
     PromptTooLong: Kind(400, "invalid_request_error", "context_length_exceeded"),
     UnsupportedSteering: Kind(400, "invalid_request_error", "unsupported_steering"),
     UnknownProbe: Kind(404, "not_found_error", "probe_not_found"),
+    SteeringNotApplied: NOT_APPLIED,
     ProbeMismatch: Kind(409, "conflict_error", "probe_model_mismatch"),
     EngineUnavailable: Kind(503, "unavailable_error", "engine_unavailable"),
 }
@@ -98,8 +100,10 @@ class ApiError(Exception):
 def describe(error: TillerError, *, within: str = "", param: str | None = None) -> ApiError:
     """A TillerError as its caller should see it. `within` is put before the field it names; `param` is its default."""
     kind = next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
-    if kind.status == 500:
+    if kind is INTERNAL:
         return _internal()
+    if kind is NOT_APPLIED:
+        return not_applied()
     named = getattr(error, "param", None) or param
     headers = {"x-should-retry": "false"} if isinstance(error, ProbeMismatch) else {}
     if isinstance(error, EngineUnavailable):
@@ -160,6 +164,16 @@ def _routing(request: Request, error: HTTPException) -> ApiError:
     }
     kind = _ROUTING.get(error.status_code, Kind(error.status_code, "invalid_request_error", "invalid_request"))
     return ApiError(kind, messages.get(error.status_code, str(error.detail)), headers=error.headers)
+
+
+def not_applied() -> ApiError:
+    """The refusal of a text whose steering did not happen, or cannot be shown to have happened."""
+    return ApiError(
+        NOT_APPLIED,
+        "steering was asked for but could not be shown to be applied, so no text is returned; "
+        "this is a fault of the server",
+        headers={"x-should-retry": "false"},
+    )
 
 
 def _internal() -> ApiError:

@@ -40,9 +40,7 @@ class Tables:
 
 def steered_layers(plans: Sequence[Plan | None]) -> list[int]:
     """Every layer some plan steers, rising."""
-    return sorted(
-        {layer for plan in plans if plan for constraint in plan.constraints for layer in constraint.at_layers}
-    )
+    return sorted({layer for plan in plans if plan for layer in plan.layers})
 
 
 def compile_tables(plans: Sequence[Plan | None], layers: Sequence[int], *, device: torch.device) -> Tables:
@@ -52,14 +50,16 @@ def compile_tables(plans: Sequence[Plan | None], layers: Sequence[int], *, devic
     scale, shift = torch.ones(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
     gave = torch.zeros(shape, dtype=torch.bool)
     for row, plan in enumerate(plans):
+        if plan is None:
+            continue
         for index, layer in enumerate(layers):
-            for slot, constraint in plan.at(layer) if plan else ():
+            for slot, constraint in plan.at(layer):
                 place = (index, slot, row)
                 start[place], end = constraint.generation
                 stop[place] = FOREVER if end is None else end
                 prompt[place] = PROMPT_START[constraint.prompt]
                 scale[place], shift[place] = constraint.probe.at(layer).calibration
-                gave[place] = plan is not None and plan.gave_way(layer, slot)
+                gave[place] = plan.gave_way(layer, slot)
     return Tables(start, stop, prompt, scale.to(device), shift.to(device), gave.to(device))
 
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from steering.errors import EngineUnavailable
 from steering.generation import Completion, Request, encode, generate
 from steering.models import LanguageModel
-from steering.rows import RowSteering
 from steering.selftest import SelfTest, self_test
 
 
@@ -65,8 +64,7 @@ class Engine:
         """Raise what `submit` would raise for this request, and return the number of its prompt tokens."""
         tokens = len(encode(self.lm, request.prompt, max_tokens=request.sampling.max_tokens))
         if request.plan is not None:
-            info = self.lm.info
-            RowSteering([request.plan], hidden_size=info.hidden_size, device=self.lm.device, dtype=self.lm.dtype)
+            request.plan.check_representable(self.lm.dtype)
         return tokens
 
     def submit(self, request: Request) -> Future[Completion]:

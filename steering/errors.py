@@ -11,6 +11,7 @@ TillerError                     everything Tiller raises on purpose
 │   └── ProbeMismatch           a sound probe, but of another model
 ├── ModelError                  the model cannot be fetched, loaded or steered
 │   └── UnsupportedModel        no entry in the table of architectures
+├── SteeringNotApplied          a plan was given and its edits did not happen; no text is returned
 ├── SelfTestFailed              the loaded model does not obey its hooks
 └── EngineUnavailable           the engine is stopped, broken or full
 
@@ -69,6 +70,10 @@ class ModelError(TillerError):
 
 class UnsupportedModel(ModelError):
     """A model type without an entry in the table of architectures."""
+
+
+class SteeringNotApplied(TillerError):
+    """Steering was asked for and did not happen; a quiet fall-back to unsteered text is never an answer."""
 
 
 class SelfTestFailed(TillerError):

@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from steering.box_qp import solve_box
-from steering.slab import GROWTH, finite, rounding_step, widen, within
+from steering.slab import GROWTH, Projected, finite, rounding_step, widen, within
 
 INFEASIBLE = 1e-5
 """Distance, relative to the bounds, by which slabs must miss each other to be called disjoint."""
@@ -32,25 +31,6 @@ _CANDIDATE_NUMBERS = 2**24
 """Numbers the candidates of one piece may hold."""
 _TRAILING = {"weight": 2, "bias": 1, "low": 1, "high": 1, "lift": 2, "size": 1, "gram": 2, "placebo": 1}
 """Axes of a field behind the row axes; 0 where it is not named."""
-
-
-class JointProjected(NamedTuple):
-    """What became of each row and constraint."""
-
-    resid: Tensor
-    """(..., hidden_size), dtype of the input: the stored value; rows already inside are bit-exact."""
-    before: Tensor
-    """(..., K) float32 logits of the input"""
-    after: Tensor
-    """(..., K) float32 logits of the stored output"""
-    edited: Tensor
-    """(..., K) bool: the row was outside this slab and has been moved"""
-    capped: Tensor
-    """(..., K) bool: the budget stopped the row outside this bound"""
-    violated: Tensor
-    """(..., K) bool: the stored value is outside this bound and no budget is to blame"""
-    dose: Tensor
-    """(...) float32 ||stored - input|| / ||input||"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +144,7 @@ def feasible_box(slabs: JointSlabs) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def project_joint(resid: Tensor, slabs: JointSlabs) -> JointProjected:
+def project_joint(resid: Tensor, slabs: JointSlabs) -> Projected:
     """Move each row of `resid` (..., hidden_size) into all its slabs and verify the stored value.
 
     Long sequences are handled piece by piece, which bounds the memory of the candidates and changes no result.
@@ -182,10 +162,10 @@ def project_joint(resid: Tensor, slabs: JointSlabs) -> JointProjected:
         _project(resid.narrow(along, at, min(step, length - at)), slabs.narrow(at, min(step, length - at)))
         for at in range(0, length, step)
     ]
-    return JointProjected(*(torch.cat(parts, dim=along) for parts in zip(*pieces, strict=True)))
+    return Projected(*(torch.cat(parts, dim=along) for parts in zip(*pieces, strict=True)))
 
 
-def _project(resid: Tensor, slabs: JointSlabs) -> JointProjected:
+def _project(resid: Tensor, slabs: JointSlabs) -> Projected:
     work = widen(resid)
     weight = slabs.weight.to(work.dtype)
     before = read_logits(resid, slabs)
@@ -220,7 +200,7 @@ def _project(resid: Tensor, slabs: JointSlabs) -> JointProjected:
     after = torch.where(moved.unsqueeze(-1), read, before)
     active = torch.isfinite(slabs.low) | torch.isfinite(slabs.high)
     missed = active & ~within(after, slabs.low, slabs.high)
-    return JointProjected(
+    return Projected(
         resid=stored,
         before=before,
         after=after,

@@ -149,11 +149,21 @@ class Plan:
             raise InvalidRequest(
                 "the same probe is constrained twice; join its layers into one constraint", param="constraints"
             )
-        for layer in sorted({layer for constraint in self.constraints for layer in constraint.at_layers}):
+        for layer in self.layers:
             meeting = self.at(layer)
             if len(meeting) > 1:
                 self._check_meeting(layer, [constraint for _, constraint in meeting])
                 self._settle(layer, meeting)
+
+    @property
+    def layers(self) -> list[int]:
+        """Every layer some constraint acts at, rising."""
+        return sorted({layer for constraint in self.constraints for layer in constraint.at_layers})
+
+    def check_representable(self, dtype: torch.dtype) -> None:
+        """Raise InvalidBounds when the plan promises a bound that a stream stored in `dtype` cannot be placed in."""
+        for constraint in self.constraints if self.mode == "enforce" else ():
+            constraint.check_representable(dtype)
 
     def at(self, layer: int) -> list[tuple[int, Constraint]]:
         """The constraints that act at `layer`, each with its slot: its place in the plan."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from steering.compilation import compile_layer, compile_tables, steered_layers
+from steering.errors import SteeringNotApplied
 from steering.hooks import Controller
 from steering.joint import project_joint
 from steering.plan import Plan
@@ -34,8 +35,8 @@ class RowSteering:
         self, plans: Sequence[Plan | None], *, hidden_size: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         for plan in plans:
-            for constraint in plan.constraints if plan and plan.mode == "enforce" else ():
-                constraint.check_representable(dtype)
+            if plan is not None:
+                plan.check_representable(dtype)
         self.layers = steered_layers(plans)
         self._device = device
         self._tables = compile_tables(plans, self.layers, device=device)
@@ -70,13 +71,22 @@ class RowSteering:
         self._on = on[..., self._from :].to(self._device)
 
     def collect(self) -> None:
-        """Add the forward pass that has just ended to the totals."""
+        """Add the forward pass that has just ended to the totals.
+
+        Raises SteeringNotApplied when it had tokens to steer and some layer ran without its controller.
+        """
         assert self._on is not None, "begin comes first"
         assert self._offsets is not None, "begin comes first"
-        if self._done:
-            done = [self._done[layer] for layer in self.layers]
-            self._tally.add(Pass.stack(done, device=self._device), on=self._on, offsets=self._offsets)
-            self._done.clear()
+        if self._offsets.shape[1] == 0 or not self.layers:
+            return
+        missing = [layer for layer in self.layers if layer not in self._done]
+        if missing:
+            raise SteeringNotApplied(
+                f"a forward pass ran without its controllers at layers {missing}, so its text would be unsteered; "
+                "run the model inside steer(model, steering.controllers())"
+            )
+        done = [self._done.pop(layer) for layer in self.layers]
+        self._tally.add(Pass.stack(done, device=self._device), on=self._on, offsets=self._offsets)
 
     def report(self, row: int, *, finish: str = "", tokens: bool = False) -> SteeringReport | None:
         """What was done to `row` so far; None for a row without a plan. Copies to the host."""

@@ -37,7 +37,10 @@ _CHUNK = 4096  # rows handled at once: bounds the memory of the candidates, not 
 
 
 class Projected(NamedTuple):
-    """What became of each row; all but `resid` have the shape of the rows, (...)."""
+    """What became of each row; all but `resid` have the shape of the rows, (...).
+
+    From the joint projection of K slabs, all but `resid` and `dose` have a last axis of K: each slab by itself.
+    """
 
     resid: Tensor
     """(..., hidden_size), dtype of the input: the stored value; rows already inside are bit-exact."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from steering.compilation import Tables
-from steering.joint import JointProjected
 from steering.plan import Constraint, Plan
 from steering.report import ProbeReport, SteeringReport
 from steering.slab import Projected
@@ -35,7 +34,7 @@ class Pass(NamedTuple):
         return cls(*(part.expand(slots, *part.shape) for part in done[1:]))
 
     @classmethod
-    def of_joint(cls, done: JointProjected) -> Pass:
+    def of_joint(cls, done: Projected) -> Pass:
         """Each slot by itself; the dose belongs to all."""
         slots = done.before.shape[-1]
         return cls(
@@ -113,7 +112,7 @@ class Tally:
                 )
                 for slot, constraint in enumerate(plan.constraints)
             },
-            layers=sorted({layer for constraint in plan.constraints for layer in constraint.at_layers}),
+            layers=plan.layers,
             finish=finish,
             tokens=self._token_scores(row, plan.constraints) if tokens else None,
         )

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from steering import Bounds, Constraint, Plan, Request, Sampling, generate
+from steering import Bounds, Constraint, Plan, Request, Sampling, generate, steer
 from steering.architectures import residual_blocks
-from steering.errors import InvalidRequest
+from steering.errors import InvalidRequest, SteeringNotApplied
+from steering.rows import RowSteering
 
 PROMPT, NEW = (7, 30, 2, 99, 254, 11), 7
 HIGH = 0.4
@@ -181,3 +182,19 @@ def test_a_plan_that_could_touch_no_token_is_refused_not_reported_as_applied(pro
     with pytest.raises(InvalidRequest, match="would steer no token") as refused:
         Request("abc", Sampling(max_tokens=max_tokens), plan)
     assert refused.value.param == "generation"
+
+
+def test_a_pass_that_ran_without_its_controllers_is_an_error_and_not_an_empty_report(lm, probe):
+    plan = Plan((Constraint(probe, Bounds(upper=0.1)),))
+    steering = RowSteering([plan], hidden_size=lm.info.hidden_size, device=lm.device, dtype=lm.dtype)
+    ids = torch.tensor([[5, 6, 7]])
+    steering.begin(torch.tensor([[-3, -2, -1]]))
+    with torch.no_grad():
+        lm.model(ids)
+    with pytest.raises(SteeringNotApplied, match=r"layers \[0, 1, 2, 3\].*unsteered"):
+        steering.collect()
+    some = {layer: rule for layer, rule in steering.controllers().items() if layer != 2}
+    with steer(lm.model, some), torch.no_grad():
+        lm.model(ids)
+    with pytest.raises(SteeringNotApplied, match=r"layers \[2\]"):
+        steering.collect()
