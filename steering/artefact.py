@@ -1,8 +1,9 @@
 """A probe on disk: `<name>/<version>/probe.safetensors` + `probe.json`. No pickle, ever.
 
 Tensors are float32: `layers.{i}.weight [hidden_size]`, `.bias []`, `.calibration [2]`, `.resid_norm []`,
-`.quantiles.negative [101]`, `.quantiles.positive [101]`. The manifest, without the file hashes, also stands in the
-safetensors header, so the single file can be loaded alone. A saved version is never written again.
+`.quantiles.negative [101]`, `.quantiles.positive [101]` and the groups of `steering.fitted`. The manifest, without the
+file hashes, also stands in the safetensors header, so the single file can be loaded alone. A saved version is never
+written again.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from steering.errors import CorruptProbe, InvalidRequest, UnknownProbe
+from steering.fitted import NAMES
 from steering.manifest import SCHEMA_VERSION, Manifest
 from steering.probe import LayerProbe, Probe
 
 TENSORS = "probe.safetensors"
 MANIFEST = "probe.json"
 _REQUIRED = ("weight", "bias", "calibration", "resid_norm")
-_OPTIONAL = ("quantiles.negative", "quantiles.positive")
+_OPTIONAL = ("quantiles.negative", "quantiles.positive", *sorted(NAMES))
 
 
 def save_probe(probe: Probe, root: Path, *, beside: Callable[[Path], object] = lambda folder: None) -> Path:
@@ -110,6 +112,7 @@ def _tensors(probe: Probe) -> dict[str, Tensor]:
             "resid_norm": torch.tensor(fitted.resid_norm, dtype=torch.float32),
             "quantiles.negative": fitted.quantiles_negative,
             "quantiles.positive": fitted.quantiles_positive,
+            **{name: tensor.cpu().contiguous() for name, tensor in fitted.fitted.items()},
         }
         tensors |= {f"layers.{layer}.{name}": value for name, value in named.items() if value is not None}
     return tensors
@@ -142,6 +145,7 @@ def _assemble(manifest: Manifest, tensors: dict[str, Tensor], path: Path) -> Pro
             resid_norm=float(get("resid_norm")),
             quantiles_negative=tensors.get(f"layers.{layer}.quantiles.negative"),
             quantiles_positive=tensors.get(f"layers.{layer}.quantiles.positive"),
+            fitted={name: get(name) for name in sorted(NAMES) if f"layers.{layer}.{name}" in tensors},
         )
 
     return Probe(manifest=manifest, layers={layer: layer_probe(layer) for layer in sorted(manifest.metrics)})

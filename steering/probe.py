@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from steering.bounds import Bounds
-from steering.errors import CorruptProbe, InvalidBounds, UnknownProbe
+from steering.errors import CorruptProbe, InvalidBounds, UnknownProbe, UnsupportedSteering
+from steering.fitted import GROUPS, check_fitted
 from steering.manifest import Manifest
 from steering.slab import read_logit
 
@@ -37,6 +39,8 @@ class LayerProbe:
     """(101,) percentiles of the logit on calibration texts without the concept"""
     quantiles_positive: Tensor | None = None
     """(101,) the same with the concept"""
+    fitted: Mapping[str, Tensor] = field(default_factory=dict)
+    """Statistics for metrics and controllers, `<group>.<part>` as in `steering.fitted`"""
 
     def logit(self, resid: Tensor) -> Tensor:
         """(..., hidden_size) -> (...), float32 whatever the dtype of `resid`."""
@@ -88,11 +92,39 @@ class Probe:
             if not 0 <= layer < base.num_hidden_layers:
                 raise CorruptProbe(f"{where}: its own model has layers 0 to {base.num_hidden_layers - 1} only")
             _check_layer(fitted, hidden_size=base.hidden_size, where=where)
+            check_fitted(fitted.fitted, hidden_size=base.hidden_size, where=where)
 
     @property
     def id(self) -> str:
         """`name@version`"""
         return self.manifest.id
+
+    @property
+    def toward(self) -> Literal["negative", "positive"]:
+        """The class its default bounds keep the stream on: what a controller without bounds steers toward.
+
+        Raises UnsupportedSteering when the default is a band, which is on neither side.
+        """
+        default = self.manifest.default
+        if (default.lower is None) == (default.upper is None):
+            raise UnsupportedSteering(
+                f"the default bounds of {self.id} are a band, so 'toward' has no meaning; use the slab controller"
+            )
+        return "negative" if default.lower is None else "positive"
+
+    def carries(self, group: str) -> bool:
+        """Whether every layer has the group of `steering.fitted`."""
+        return all(f"{group}.{part}" in layer.fitted for layer in self.layers.values() for part in GROUPS[group])
+
+    def group(self, group: str, layer: int) -> dict[str, Tensor]:
+        """The parts of a fitted group at one layer. Raises UnsupportedSteering when the probe does not carry it."""
+        fitted = self.at(layer).fitted
+        try:
+            return {part: fitted[f"{group}.{part}"] for part in GROUPS[group]}
+        except KeyError:
+            raise UnsupportedSteering(
+                f"probe {self.id} carries no '{group}' statistics at layer {layer}; train it again with this release"
+            ) from None
 
     def at(self, layer: int) -> LayerProbe:
         """The read-out of one layer. Raises UnknownProbe, naming the layers there are."""
