@@ -15,9 +15,12 @@ from service.errors import UNSUPPORTED, ApiError, describe
 from service.validation import Strict, either, refusal, shown
 from steering.bounds import Bounds, Space
 from steering.box_qp import MAX_CONSTRAINTS
+from steering.constraint import Constraint, Prompt
+from steering.controllers.table import ControllerName
 from steering.errors import TillerError, UnknownProbe
-from steering.plan import FOREVER, Constraint, ControllerName, OnInfeasible, Plan, Prompt
+from steering.plan import OnInfeasible, Plan
 from steering.store import ProbeStore
+from steering.tables import FOREVER
 
 MAX_LOGIT = 1e6
 """No residual reads further out than this; beyond it float32 arithmetic on the bound would overflow."""

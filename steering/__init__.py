@@ -6,12 +6,13 @@ The base of the house: torch and transformers only. `Bounds` and a `Probe` make 
 
 from steering.artefact import load_probe, save_probe
 from steering.bounds import Bounds
+from steering.constraint import Constraint
 from steering.engine import Engine
 from steering.errors import TillerError
 from steering.generation import Completion, Request, generate
 from steering.hooks import capture, steer
 from steering.models import LanguageModel, load_model, wrap
-from steering.plan import Constraint, Plan
+from steering.plan import Plan
 from steering.probe import LayerProbe, Probe
 from steering.sampling import Sampling
 from steering.slab import project, slab

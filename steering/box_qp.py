@@ -21,9 +21,9 @@ from steering.slab import finite
 MAX_CONSTRAINTS = 16
 RIDGE = 1e-12
 """Added to the unit diagonal of G, so that duplicated constraints share their multiplier instead of dividing by 0."""
-_REFINEMENTS = 2
+REFINEMENTS = 2
 """Proximal steps that take the ridge's bias out again: each divides it by (1 + smallest eigenvalue / RIDGE)."""
-_PATIENCE = 3
+PATIENCE = 3
 """Rounds of full exchange without progress before exchanging one index at a time."""
 
 
@@ -49,7 +49,7 @@ def solve_box(
     slack = 1e-12 * (1.0 + value.abs() + finite(low).abs() + finite(high).abs())
     side = (value < low).double() - (value > high).double() if side is None else side.double()
     best = torch.full(value.shape[:-1], count + 1, device=value.device)
-    patience = torch.full_like(best, _PATIENCE)
+    patience = torch.full_like(best, PATIENCE)
     ladder = torch.arange(1, count + 1, device=value.device)
     multiplier = torch.zeros_like(value)
     for _ in range(rounds_for(count)):
@@ -65,7 +65,7 @@ def solve_box(
         bad = wrong.sum(dim=-1)
         better = bad < best
         best = torch.where(better, bad, best)
-        patience = torch.where(better, _PATIENCE, patience - 1)
+        patience = torch.where(better, PATIENCE, patience - 1)
         last = (wrong * ladder).argmax(dim=-1, keepdim=True)
         alone = torch.zeros_like(wrong).scatter(-1, last, True)
         exchange = wrong & ((patience >= 0).unsqueeze(-1) | alone)
@@ -82,6 +82,6 @@ def _solve_active(value: Tensor, gram: Tensor, low: Tensor, high: Tensor, side: 
     aim = torch.where(active, torch.where(side > 0, low, high) - value, 0.0)
     factors, pivots, _ = torch.linalg.lu_factor_ex(system)
     solution = torch.zeros_like(aim)
-    for _ in range(1 + _REFINEMENTS):
+    for _ in range(1 + REFINEMENTS):
         solution = torch.linalg.lu_solve(factors, pivots, (aim + RIDGE * solution).unsqueeze(-1)).squeeze(-1)
     return torch.where(active, solution, 0.0)

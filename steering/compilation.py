@@ -1,8 +1,8 @@
-"""From plans to tensors, once per batch composition: what each layer applies, and which tokens each constraint means.
+"""From plans to tensors, once per batch composition: what each layer applies.
 
-At each layer, rows with one constraint share one `Slabs` and rows with several one `JointSlabs`, so that what happens
-to a row follows from its own plan and never from its neighbours'. Rows without a constraint pass bit-exact.
-A constraint's place in its plan is its *slot*; tables over (layer, slot, row) say where it acts.
+At each layer, rows with one bound share one `Slabs`, rows with several one `JointSlabs`, and rows that follow another
+rule one `Group` per rule, so that what happens to a row follows from its own plan and never from its neighbours'. Rows
+without a constraint pass bit-exact.
 """
 
 from __future__ import annotations
@@ -14,53 +14,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steering.changes import Change, Group, JointChange, RuleChange, SlabChange
+from steering.constraint import Constraint, Reading, inward
+from steering.controllers.base import Controller
 from steering.controllers.random import random_direction
+from steering.controllers.table import CONTROLLERS
 from steering.joint import JointSlabs, joint_slabs
-from steering.plan import FOREVER, PROMPT_START, Constraint, Plan
+from steering.metric import Metric
+from steering.plan import Plan
 from steering.slab import Slabs
 
-
-@dataclass(frozen=True, eq=False)
-class Tables:
-    """Where each constraint acts; all (layers, slots, rows)."""
-
-    start: Tensor
-    """First generated offset, on the host"""
-    stop: Tensor
-    """End of the generated offsets, on the host"""
-    prompt: Tensor
-    """First prompt offset, on the host; 0 for none"""
-    scale: Tensor
-    """Calibration slope, float64"""
-    shift: Tensor
-    """Calibration intercept, float64"""
-    gave: Tensor
-    """bool: the bound had to give way, since the plan's slabs do not intersect at this layer"""
-
-
-def steered_layers(plans: Sequence[Plan | None]) -> list[int]:
-    """Every layer some plan steers, rising."""
-    return sorted({layer for plan in plans if plan for layer in plan.layers})
-
-
-def compile_tables(plans: Sequence[Plan | None], layers: Sequence[int], *, device: torch.device) -> Tables:
-    """The tables of a batch; a slot that does not act somewhere has an empty window there."""
-    shape = (len(layers), max((len(plan.constraints) for plan in plans if plan), default=0), len(plans))
-    start, stop, prompt = torch.full(shape, FOREVER), torch.zeros(shape).long(), torch.zeros(shape).long()
-    scale, shift = torch.ones(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
-    gave = torch.zeros(shape, dtype=torch.bool)
-    for row, plan in enumerate(plans):
-        if plan is None:
-            continue
-        for index, layer in enumerate(layers):
-            for slot, constraint in plan.at(layer):
-                place = (index, slot, row)
-                start[place], end = constraint.generation
-                stop[place] = FOREVER if end is None else end
-                prompt[place] = PROMPT_START[constraint.prompt]
-                scale[place], shift[place] = constraint.probe.at(layer).calibration
-                gave[place] = plan.gave_way(layer, slot)
-    return Tables(start, stop, prompt, scale.to(device), shift.to(device), gave.to(device))
+Acting = list[tuple[int, Constraint]]
+"""The constraints of one row at one layer, with their slots."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +33,21 @@ class LayerWork:
     """What the batch does at one layer; row tensors have an axis of 1 that broadcasts over the tokens of a pass."""
 
     single: Slabs
-    """Of all rows; free for those that are in `joint`"""
+    """Of all rows; free for those that have no bound of their own, or several"""
     joint: JointSlabs | None
-    """Of the rows with several constraints here, in the order of `rows`; None when there are none"""
-    rows: Tensor
-    """(n,) int64: which rows those are"""
+    """Of the rows with several bounds here, in the order of `rows`; None when there are none"""
+    rows: tuple[int, ...]
+    """Which rows those are"""
+    groups: tuple[Group, ...]
+    """The rows that follow a rule without bounds, or a placebo"""
+    acting: tuple[Acting, ...]
+    """What this was made from, row by row"""
+
+    @property
+    def alone(self) -> tuple[int, ...]:
+        """The rows `single` holds."""
+        others = {*self.rows, *(row for group in self.groups for row in group.rows)}
+        return tuple(row for row, found in enumerate(self.acting) if found and row not in others)
 
     def to(self, device: torch.device) -> LayerWork:
         """The same on another device."""
@@ -80,90 +55,157 @@ class LayerWork:
         def move(value: Tensor) -> Tensor:
             return value.to(device)
 
-        return LayerWork(self.single.map(move), self.joint and self.joint.map(move), self.rows.to(device))
+        return LayerWork(
+            self.single.map(move),
+            self.joint and self.joint.map(move),
+            self.rows,
+            tuple(group.to(device) for group in self.groups),
+            self.acting,
+        )
 
 
-def compile_layer(
-    plans: Sequence[Plan | None], layer: int, *, hidden_size: int, slots: int, device: torch.device
-) -> LayerWork:
-    """The work of a batch at one layer."""
-    acting = [plan.at(layer) if plan else [] for plan in plans]
-    rows = [row for row, found in enumerate(acting) if len(found) > 1]
-    alone = [found if len(found) == 1 else [] for found in acting]
-    single = _single(plans, alone, layer, hidden_size=hidden_size)
-    several = [plans[row] for row in rows], [acting[row] for row in rows]
-    joint = _joint(*several, layer, hidden_size=hidden_size, slots=slots) if rows else None
-    return LayerWork(single, joint, torch.tensor(rows, dtype=torch.long)).to(device)
+class Compiler:
+    """Compiles the layers of one batch; a rule that several rows or layers share is made once."""
 
+    def __init__(self, plans: Sequence[Plan | None], *, hidden_size: int, slots: int) -> None:
+        self._plans = plans
+        self._hidden_size = hidden_size
+        self._slots = slots
+        self._rules: dict[object, Controller] = {}
+        self._zeros = torch.zeros(hidden_size)
 
-def _single(
-    plans: Sequence[Plan | None], acting: Sequence[list[tuple[int, Constraint]]], layer: int, *, hidden_size: int
-) -> Slabs:
-    rows = len(plans)
-    weight, direction = torch.zeros(rows, hidden_size), torch.zeros(rows, hidden_size)
-    bias, strength, promised = torch.zeros(rows), torch.zeros(rows), torch.zeros(rows, dtype=torch.bool)
-    low, high, max_dose = torch.full((rows,), -math.inf), torch.full((rows,), math.inf), torch.full((rows,), math.inf)
-    for row, found in enumerate(acting):
-        for _, constraint in found:
-            fitted = constraint.probe.at(layer)
-            weight[row], bias[row] = fitted.weight, fitted.bias
-            low[row], high[row] = _inward(constraint.interval(layer))
-            direction[row] = fitted.weight / fitted.weight.dot(fitted.weight)
-            if constraint.controller == "random":
-                length = direction[row].norm()
-                direction[row] = length * random_direction(hidden_size, seed=constraint.seed, layer=layer)
-            strength[row] = _strength(plans[row], constraint)
-            max_dose[row] = math.inf if constraint.max_dose is None else constraint.max_dose
-            promised[row] = constraint.promised
-    slabs = Slabs(weight, bias, low, high, direction, strength, max_dose, promised)
-    return slabs.map(lambda value: value.unsqueeze(1))
+    def layer(self, layer: int) -> LayerWork:
+        """The work of the batch at one layer, on the host."""
+        acting = [plan.at(layer) if plan else [] for plan in self._plans]
+        grouped: dict[object, list[int]] = {}
+        for row, found in enumerate(acting):
+            if found and not _verified(found):
+                grouped.setdefault(self._key(found), []).append(row)
+        alone = [found if len(found) == 1 and _verified(found) else [] for found in acting]
+        rows = tuple(row for row, found in enumerate(acting) if len(found) > 1 and _verified(found))
+        return LayerWork(
+            single=self._single(range(len(acting)), alone, layer),
+            joint=self._joint(rows, [acting[row] for row in rows], layer) if rows else None,
+            rows=rows,
+            groups=tuple(self._group(tuple(which), acting, layer) for which in grouped.values()),
+            acting=tuple(acting),
+        )
 
+    def _single(self, rows: Sequence[int], acting: Sequence[Acting], layer: int) -> Slabs:
+        """One slab for each of `rows`; free where nothing acts. Several tensors for all, not several for each row."""
+        nothing = Reading(self._zeros, 0.0, self._zeros, -math.inf, math.inf)
+        read = [found[0][1].reading(layer) if found else nothing for found in acting]
+        weight, bias, direction, low, high = zip(*read, strict=True)
+        slabs = Slabs(
+            weight=torch.stack(weight),
+            bias=torch.tensor(bias),
+            low=torch.tensor(low),
+            high=torch.tensor(high),
+            direction=torch.stack(direction),
+            strength=torch.tensor([self._strength(row, found) for row, found in zip(rows, acting, strict=True)]),
+            max_dose=torch.tensor([_budget(found) for found in acting]),
+            promised=torch.tensor([all(constraint.promised for _, constraint in found) for found in acting]),
+        )
+        return slabs.map(lambda value: value.unsqueeze(1))
 
-def _joint(
-    plans: Sequence[Plan | None],
-    acting: Sequence[list[tuple[int, Constraint]]],
-    layer: int,
-    *,
-    hidden_size: int,
-    slots: int,
-) -> JointSlabs:
-    rows = len(plans)
-    weight = torch.zeros(rows, slots, hidden_size)
-    bias, low, high = (
-        torch.zeros(rows, slots),
-        torch.full((rows, slots), -math.inf),
-        torch.full((rows, slots), math.inf),
-    )
-    strength, max_dose = torch.ones(rows), torch.full((rows,), math.inf)
-    promised, placebo = torch.ones(rows, dtype=torch.bool), torch.zeros(rows, hidden_size)
-    for row, found in enumerate(acting):
-        plan = plans[row]
-        for slot, constraint in found:
-            fitted = constraint.probe.at(layer)
-            weight[row, slot], bias[row, slot] = fitted.weight, fitted.bias
+    def _joint(self, rows: Sequence[int], acting: Sequence[Acting], layer: int) -> JointSlabs:
+        weight, bias, low, high = self._readers(rows, acting, layer)
+        lifted = torch.zeros_like(weight)
+        for at, found in enumerate(acting):
+            lifted[at, [slot for slot, _ in found]] = _lift(found, layer)
+        slabs = joint_slabs(
+            weight,
+            bias,
+            low,
+            high,
+            lifted=lifted,
+            strength=torch.tensor([self._strength(row, found) for row, found in zip(rows, acting, strict=True)]),
+            max_dose=torch.tensor([_budget(found) for found in acting]),
+            promised=torch.tensor([all(constraint.promised for _, constraint in found) for found in acting]),
+        )
+        return slabs.map(lambda value: value.unsqueeze(1))
+
+    def _group(self, rows: tuple[int, ...], every: Sequence[Acting], layer: int) -> Group:
+        acting = [every[row] for row in rows]
+        weight, bias, low, high = self._readers(rows, acting, layer)
+        first = acting[0][0][1]
+        units = [random_direction(self._hidden_size, seed=found[0][1].seed, layer=layer) for found in acting]
+        return Group(
+            key=(rows, self._key(acting[0])),
+            rows=rows,
+            change=self._change(rows, acting, layer),
+            weight=weight.unsqueeze(1),
+            bias=bias.unsqueeze(1),
+            low=low.unsqueeze(1),
+            high=high.unsqueeze(1),
+            unit=torch.stack(units).unsqueeze(1) if first.controller == "random" else None,
+        )
+
+    def _change(self, rows: tuple[int, ...], acting: Sequence[Acting], layer: int) -> Change:
+        first = acting[0][0][1]
+        if first.bounded:
+            several = len(acting[0]) > 1
+            return (
+                JointChange(self._joint(rows, acting, layer))
+                if several
+                else SlabChange(self._single(rows, acting, layer))
+            )
+        key = self._key(acting[0])
+        if key not in self._rules:
+            self._rules[key] = CONTROLLERS[first.rule].of(first.probe, first.at_layers, first.settings)
+        strength = [[self._strength(row, found)] for row, found in zip(rows, acting, strict=True)]
+        return RuleChange(
+            self._rules[key], layer, torch.tensor(strength), torch.tensor([[_budget(found)] for found in acting])
+        )
+
+    def _readers(
+        self, rows: Sequence[int], acting: Sequence[Acting], layer: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weights (n, slots, hidden_size), biases and logit bounds (n, slots) of all that acts."""
+        shape = (len(rows), self._slots)
+        weight, bias = torch.zeros(*shape, self._hidden_size), torch.zeros(shape)
+        low, high = torch.full(shape, -math.inf), torch.full(shape, math.inf)
+        for at, (row, found) in enumerate(zip(rows, acting, strict=True)):
+            plan = self._plans[row]
             assert plan is not None
-            low[row, slot], high[row, slot] = _inward(plan.interval(layer, slot))
-            strength[row] = min(float(strength[row]), _strength(plan, constraint))
-            max_dose[row] = min(float(max_dose[row]), math.inf if constraint.max_dose is None else constraint.max_dose)
-            promised[row] &= constraint.promised
-            if constraint.controller == "random":
-                placebo[row] = random_direction(hidden_size, seed=constraint.seed, layer=layer)
-    slabs = joint_slabs(
-        weight, bias, low, high, strength=strength, max_dose=max_dose, promised=promised, placebo=placebo
-    )
-    return slabs.map(lambda value: value.unsqueeze(1))
+            for slot, constraint in found:
+                read = constraint.reading(layer)
+                weight[at, slot], bias[at, slot], low[at, slot], high[at, slot] = (
+                    read.weight,
+                    read.bias,
+                    read.low,
+                    read.high,
+                )
+                if plan.gave_way(layer, slot):
+                    low[at, slot], high[at, slot] = inward(plan.interval(layer, slot))
+        return weight, bias, low, high
+
+    def _key(self, found: Acting) -> object:
+        """Equal for rows that can be one group: the same rule on the same statistics, or the same kind of placebo."""
+        first = found[0][1]
+        rule = "slabs" if first.bounded else (first.rule, id(first.probe), first.at_layers, first.settings)
+        return first.controller == "random", rule, len(found) > 1
+
+    def _strength(self, row: int, found: Acting) -> float:
+        """The smallest of those that meet. A monitored plan reads with strength 0: it measures and moves nothing."""
+        plan = self._plans[row]
+        if plan is None or plan.mode != "enforce":
+            return 0.0
+        return min((constraint.strength for _, constraint in found), default=0.0)
 
 
-def _inward(interval: tuple[float, float]) -> tuple[float, float]:
-    """The widest float32 interval inside a float64 one: rounding must not loosen a bound."""
-    low, high = (torch.tensor(bound, dtype=torch.float32) for bound in interval)
-    if float(low) < interval[0]:
-        low = torch.nextafter(low, torch.tensor(math.inf))
-    if float(high) > interval[1]:
-        high = torch.nextafter(high, torch.tensor(-math.inf))
-    return float(low), float(high)
+def _budget(found: Acting) -> float:
+    """The smallest of those that meet."""
+    return min((constraint.max_dose for _, constraint in found if constraint.max_dose is not None), default=math.inf)
 
 
-def _strength(plan: Plan | None, constraint: Constraint) -> float:
-    """A monitored plan reads with strength 0: it measures and moves nothing."""
-    return constraint.strength if plan is not None and plan.mode == "enforce" else 0.0
+def _verified(found: Acting) -> bool:
+    return all(constraint.bounded and constraint.controller != "random" for _, constraint in found)
+
+
+def _lift(found: Acting, layer: int) -> Tensor:
+    """M w of each constraint, (K, hidden_size); where several meet, M is the mean of their metrics."""
+    weight = torch.stack([constraint.probe.at(layer).weight for _, constraint in found])
+    if found[0][1].metric == "euclidean":
+        return weight
+    return Metric.mean([Metric.of(constraint.probe, layer) for _, constraint in found]).lift(weight)

@@ -29,7 +29,7 @@ SOFTNESS = 1e-10
 
 _CANDIDATE_NUMBERS = 2**24
 """Numbers the candidates of one piece may hold."""
-_TRAILING = {"weight": 2, "bias": 1, "low": 1, "high": 1, "lift": 2, "size": 1, "gram": 2, "placebo": 1}
+_TRAILING = {"weight": 2, "bias": 1, "low": 1, "high": 1, "lift": 2, "size": 1, "gram": 2}
 """Axes of a field behind the row axes; 0 where it is not named."""
 
 
@@ -57,8 +57,6 @@ class JointSlabs:
     """(...) largest allowed ||delta|| / ||resid||, +inf when free"""
     promised: Tensor
     """(...) bool: the bounds are promised to hold afterwards (unless capped)"""
-    placebo: Tensor
-    """(..., hidden_size): a unit vector to move along instead, as far as the projection would; zero for none"""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> JointSlabs:
         """The same slabs with `change` applied to every tensor."""
@@ -88,7 +86,6 @@ def joint_slabs(
     strength: Tensor | float = 1.0,
     max_dose: Tensor | float = math.inf,
     promised: Tensor | bool = True,
-    placebo: Tensor | None = None,
 ) -> JointSlabs:
     """K slabs, for all rows alike or with leading axes of their own; fields as in `JointSlabs`.
 
@@ -111,7 +108,6 @@ def joint_slabs(
         strength=torch.as_tensor(strength, dtype=torch.float32),
         max_dose=torch.as_tensor(max_dose, dtype=torch.float32),
         promised=torch.as_tensor(promised),
-        placebo=torch.zeros(weight.shape[-1]) if placebo is None else placebo,
     )
 
 
@@ -181,9 +177,6 @@ def _project(resid: Tensor, slabs: JointSlabs) -> Projected:
     size = work.norm(dim=-1)
     tiny = torch.finfo(torch.float32).tiny
     length = delta.norm(dim=-1)
-    sham = slabs.placebo.any(dim=-1, keepdim=True)
-    along = torch.where(gap.sum(dim=-1) < 0, -length, length)  # as the single slab's gap: forth to rise, back to fall
-    delta = torch.where(sham, along.unsqueeze(-1) * slabs.placebo.to(work.dtype), delta)
     share = (slabs.max_dose * size / length.clamp_min(tiny)).clamp_max(1.0)
     over_budget = torch.where(slabs.promised, share[-1], share[0]) < 1.0  # the furthest of those tried
     candidates = (work + delta * share.unsqueeze(-1)).to(resid.dtype)

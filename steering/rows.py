@@ -1,8 +1,9 @@
 """Steering of a batch: one plan per row, applied inside the forward pass.
 
 Before each forward pass `begin` says which offsets its tokens have (see `steering.plan`); inside it each steered layer
-projects its rows; after it `collect` adds what happened to the totals, in a handful of operations on the device
-whatever the number of layers. Nothing is copied to the host until `report`.
+moves its rows; after it `collect` adds what happened to the totals. Verified slabs of a float32 stream on the CPU go
+through the compiled loops of `steering.kernels`, all else through tensor operations without a branch on data. Nothing
+is copied to the host until `report`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from steering.compilation import compile_layer, compile_tables, steered_layers
+from steering import record
+from steering.compilation import Compiler, LayerWork
 from steering.errors import SteeringNotApplied
 from steering.hooks import Controller
-from steering.joint import project_joint
+from steering.layers import CompiledLayer, Now, TensorLayer
+from steering.passes import fold
 from steering.plan import Plan
 from steering.report import SteeringReport
-from steering.slab import project
-from steering.tally import Pass, Tally
+from steering.tables import compile_tables, steered_layers
+from steering.tally import Tally
 
 PAD = -(2**31)
 """Offset of padding and of rows that have finished: never steered, never counted."""
@@ -28,32 +31,36 @@ PAD = -(2**31)
 class RowSteering:
     """Compiled plans of one batch. `plans[row]` may be None: that row is never touched.
 
+    `prompt_tokens`, the length of each row's prompt, is needed by plans that steer the first prompt token.
     Raises InvalidBounds when a slab is too narrow for `dtype`.
     """
 
     def __init__(
-        self, plans: Sequence[Plan | None], *, hidden_size: int, device: torch.device, dtype: torch.dtype
+        self,
+        plans: Sequence[Plan | None],
+        *,
+        hidden_size: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        prompt_tokens: Sequence[int] | None = None,
     ) -> None:
         for plan in plans:
             if plan is not None:
                 plan.check_representable(dtype)
         self.layers = steered_layers(plans)
         self._device = device
-        self._tables = compile_tables(plans, self.layers, device=device)
-        self._slots = self._tables.start.shape[1]
-        self._work = {
-            layer: compile_layer(plans, layer, hidden_size=hidden_size, slots=self._slots, device=device)
-            for layer in self.layers
-        }
-        self._tally = Tally(plans, self._tables)
-        self._on: Tensor | None = None
-        self._from = 0
-        self._offsets: Tensor | None = None
-        self._done: dict[int, Pass] = {}
+        self._tables = compile_tables(plans, self.layers, device=device, prompt_tokens=prompt_tokens)
+        rows, self._slots = len(plans), self._tables.start.shape[1]
+        compiler = Compiler(plans, hidden_size=hidden_size, slots=self._slots)
+        self._compiled = device.type == "cpu" and dtype == torch.float32
+        self._layers = [self._layer(compiler.layer(layer), index) for index, layer in enumerate(self.layers)]
+        self._tally = Tally(plans, slots=self._slots, device=device)
+        self._rows = rows
+        self._now: Now | None = None
 
     def controllers(self) -> dict[int, Controller]:
         """One `resid -> resid` rule per steered layer, for `steering.hooks.steer`."""
-        return {layer: self._controller(layer) for layer in self.layers}
+        return {layer: self._controller(index) for index, layer in enumerate(self.layers)}
 
     def keep_tokens(self) -> None:
         """Remember per-token probabilities from now on, for the report 'tokens'."""
@@ -61,55 +68,52 @@ class RowSteering:
 
     def begin(self, offsets: Tensor) -> None:
         """Announce the tokens of the next forward pass: their offsets, (batch, seq) int64 on the host."""
-        start, stop, prompt = (
-            table.unsqueeze(-1) for table in (self._tables.start, self._tables.stop, self._tables.prompt)
-        )
-        on = ((offsets >= prompt) & (offsets < 0)) | ((offsets >= start) & (offsets < stop))
+        on = self._tables.on(offsets)
         needed = on.flatten(0, 2).any(dim=0).nonzero()
-        self._from = int(needed[0]) if len(needed) else offsets.shape[1]
-        self._offsets = offsets[:, self._from :]
-        self._on = on[..., self._from :].to(self._device)
+        start = int(needed[0]) if len(needed) else offsets.shape[1]
+        on = on[..., start:].contiguous().to(self._device)
+        blank = record.blank(self._rows, on.shape[-1], self._slots, device=self._device)
+        self._now = Now(start, offsets[:, start:], on, blank)
 
     def collect(self) -> None:
         """Add the forward pass that has just ended to the totals.
 
         Raises SteeringNotApplied when it had tokens to steer and some layer ran without its controller.
         """
-        assert self._on is not None, "begin comes first"
-        assert self._offsets is not None, "begin comes first"
-        if self._offsets.shape[1] == 0 or not self.layers:
+        now = self._now
+        assert now is not None, "begin comes first"
+        if now.offsets.shape[1] == 0 or not self.layers:
             return
-        missing = [layer for layer in self.layers if layer not in self._done]
+        missing = [layer for index, layer in enumerate(self.layers) if index not in now.ran]
         if missing:
             raise SteeringNotApplied(
                 f"a forward pass ran without its controllers at layers {missing}, so its text would be unsteered; "
                 "run the model inside steer(model, steering.controllers())"
             )
-        done = [self._done.pop(layer) for layer in self.layers]
-        self._tally.add(Pass.stack(done, device=self._device), on=self._on, offsets=self._offsets)
+        now.ran.clear()
+        done = fold(now.pieces, self._tables, now.record) if now.pieces else now.record
+        self._tally.add(done, offsets=now.offsets)
 
     def report(self, row: int, *, finish: str = "", tokens: bool = False) -> SteeringReport | None:
         """What was done to `row` so far; None for a row without a plan. Copies to the host."""
         return self._tally.report(row, finish=finish, tokens=tokens)
 
-    def _controller(self, layer: int) -> Controller:
-        index = self.layers.index(layer)
+    def _layer(self, work: LayerWork, index: int) -> TensorLayer:
+        if self._compiled:
+            return CompiledLayer(work, index, slots=self._slots, tables=self._tables)
+        return TensorLayer(work, index, slots=self._slots)
+
+    def _controller(self, index: int) -> Controller:
+        layer = self._layers[index]
 
         def control(resid: Tensor) -> Tensor:
-            assert self._on is not None, "begin comes first"
-            if self._from >= resid.shape[1]:
+            now = self._now
+            assert now is not None, "begin comes first"
+            now.ran.add(index)
+            if now.start >= resid.shape[1]:
                 return resid
-            work = self._work[layer]
-            if work.rows.device != resid.device:
-                work = self._work[layer] = work.to(resid.device)
-            tail, on = resid[:, self._from :], self._on[index].to(resid.device)
-            single = project(tail, work.single.only(on.any(dim=0)))
-            done, stored = Pass.of_single(single, slots=self._slots), single.resid
-            if work.joint is not None:
-                joint = project_joint(tail[work.rows], work.joint.only(on[:, work.rows].movedim(0, -1)))
-                done = done.with_rows(work.rows, Pass.of_joint(joint))
-                stored = stored.index_copy(0, work.rows, joint.resid)
-            self._done[layer] = done
-            return stored if self._from == 0 else torch.cat([resid[:, : self._from], stored], dim=1)
+            if now.start == 0:
+                return layer(resid, now)
+            return torch.cat([resid[:, : now.start], layer(resid[:, now.start :], now)], dim=1)
 
         return control

@@ -97,10 +97,13 @@ class Slabs:
         return replace(self, low=torch.where(on, self.low, -math.inf), high=torch.where(on, self.high, math.inf))
 
 
-def slab(weight: Tensor, bias: float, *, low: float = -math.inf, high: float = math.inf) -> Slabs:
-    """The Euclidean slab of one affine probe, for any number of rows.
+def slab(
+    weight: Tensor, bias: float, *, low: float = -math.inf, high: float = math.inf, lifted: Tensor | None = None
+) -> Slabs:
+    """The slab of one affine probe, for any number of rows.
 
-    `weight` is (hidden_size,). Raises InvalidBounds when low > high or a bound is NaN.
+    `weight` is (hidden_size,). `lifted` is M w, for the nearest point in the metric of `steering.metric`; w itself for
+    the Euclidean metric, the default. Raises InvalidBounds when low > high or a bound is NaN.
 
     >>> slab(torch.tensor([0.0, 2.0]), 0.0, high=2.0)(torch.tensor([3.0, 4.0]))
     tensor([3.0000, 1.0000])
@@ -108,6 +111,7 @@ def slab(weight: Tensor, bias: float, *, low: float = -math.inf, high: float = m
     if not low <= high:
         raise InvalidBounds(f"low {low} and high {high} do not bound a region; low must not exceed high")
     weight = weight.float()
+    lifted = weight if lifted is None else lifted.float()
 
     def scalar(value: float) -> Tensor:
         return torch.tensor(value, dtype=torch.float32, device=weight.device)
@@ -117,7 +121,7 @@ def slab(weight: Tensor, bias: float, *, low: float = -math.inf, high: float = m
         bias=scalar(bias),
         low=scalar(low),
         high=scalar(high),
-        direction=weight / weight.dot(weight),
+        direction=lifted / weight.dot(lifted),
         strength=scalar(1.0),
         max_dose=scalar(math.inf),
         promised=torch.tensor(True, device=weight.device),

@@ -50,6 +50,11 @@ class Stepper:
         self._cache = DynamicCache(config=model.config)
         self._mask: Tensor | None = None
 
+    @property
+    def cache(self) -> DynamicCache:
+        """What the model remembers of the batch so far, itself and not a copy."""
+        return self._cache
+
     def prefill(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Read the prompts, (batch, longest), and return float32 logits of the next token, (batch, vocab)."""
         self._mask = mask

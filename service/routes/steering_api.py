@@ -12,7 +12,8 @@ from service.routes.state import TheLoaded, TheSettings
 from steering.bounds import Space
 from steering.box_qp import MAX_CONSTRAINTS
 from steering.errors import UnknownProbe
-from steering.plan import ControllerName, Prompt
+from steering.constraint import Prompt
+from steering.controllers.table import ControllerName
 from steering.probe import Probe
 from steering.version import __version__
 

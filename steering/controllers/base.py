@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from torch import Tensor
 
 from steering.probe import Probe
+
+Source = Literal["mean", "contrast", "weight"]
+"""Where a direction comes from; see `steering.controllers.directions`."""
 
 Carry = dict[str, Tensor]
 """What a controller remembers from one layer to the next within one forward pass; empty at the first."""
@@ -29,6 +32,10 @@ class Settings:
     """Multiplies the vector, or the setpoint's distance from zero."""
     gains: tuple[float, float, float] = (1.0, 0.0, 0.0)
     """Proportional, integral and derivative gain of `setpoint`."""
+    source: Source = "mean"
+    """What the vector of `additive` and `ablate` is made from."""
+    piecewise: bool = False
+    """`reading-vector` pushes each token further to the side of the centre it is on, not all to one side."""
 
 
 class Controller(Protocol):

@@ -1,9 +1,9 @@
-"""The placebo: as far as the slab would move, but in a random direction.
+"""The placebo: as far as another rule would move, but in a random direction.
 
-    delta = ||delta of the projection|| * r,   r uniform on the unit sphere
+    delta = ||delta of the rule|| * r,   r uniform on the unit sphere, one per seed and layer
 
-Its length per token is exactly that of the projection it shadows. An effect that this arm shows too is an effect of
-perturbing the stream, not of the probe's direction.
+An effect that this arm shows too is an effect of perturbing the stream, not of the probe's direction. How its steps
+come to be as long as the rule's at every layer is said in `steering.changes`, where they are taken.
 """
 
 from __future__ import annotations

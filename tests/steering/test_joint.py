@@ -149,19 +149,6 @@ def test_a_long_sequence_is_handled_in_pieces_with_the_same_result(monkeypatch: 
         assert torch.equal(part, expected)
 
 
-def test_the_placebo_moves_each_row_exactly_as_far_as_the_projection() -> None:
-    slabs, weight, _ = draw(constraints=3, hidden_size=64)
-    along = torch.nn.functional.normalize(torch.randn(64), dim=0)
-    sham = joint_slabs(weight, slabs.bias, slabs.low, slabs.high, placebo=along, promised=False)
-    plain = joint_slabs(
-        weight, slabs.bias, slabs.low, slabs.high, promised=False
-    )  # the first candidate, as the placebo
-    resid = torch.randn(100, 64, dtype=torch.float64) * 3
-    moved, shadowed = project_joint(resid, sham).resid - resid, project_joint(resid, plain).resid - resid
-    assert torch.allclose(moved.norm(dim=-1), shadowed.norm(dim=-1), rtol=1e-6)
-    assert torch.allclose((moved @ along.double()).abs(), moved.norm(dim=-1), rtol=1e-6)
-
-
 def test_a_budget_stops_the_row_and_the_row_says_so() -> None:
     slabs, weight, _ = draw(constraints=3, hidden_size=64)
     capped = joint_slabs(weight, slabs.bias, slabs.low, slabs.high, max_dose=0.01)

@@ -18,7 +18,6 @@ from scipy.optimize import minimize
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from steering import project, slab
-from steering.controllers.random import random_direction
 from steering.errors import InvalidBounds
 from steering.slab import Slabs
 
@@ -150,20 +149,6 @@ def test_the_budget_stops_a_row_on_its_way_and_calls_it_capped_not_satisfied():
     assert capped.dose[~within] == pytest.approx(budget, rel=1e-6)
     one = torch.nn.functional.cosine_similarity(capped.resid - resid, whole.resid - resid)[~within]
     assert one == pytest.approx(1.0, abs=1e-9)
-
-
-def test_the_placebo_goes_exactly_as_far_as_the_projection():
-    weight, resid = drawn(4)
-    rule = slab(weight, 0.0, high=-3.0)
-    unit = random_direction(len(weight), seed=7, layer=2)
-    assert float(unit.norm()) == pytest.approx(1.0)
-    direction = unit * rule.direction.norm()
-    shadow = project(resid, with_fields(rule, direction=direction, promised=False))
-    lengths = [(moved - resid).norm(dim=-1) for moved in (shadow.resid, rule(resid))]
-    torch.testing.assert_close(*lengths, rtol=1e-6, atol=0)
-    assert abs(torch.nn.functional.cosine_similarity(direction, weight, dim=0)) < 0.9
-    assert torch.equal(unit, random_direction(len(weight), seed=7, layer=2))
-    assert not torch.equal(unit, random_direction(len(weight), seed=7, layer=3))
 
 
 def test_each_row_has_its_own_slab_and_long_input_is_chunked_without_a_trace(monkeypatch):

@@ -1,0 +1,93 @@
+"""Where each constraint of a batch acts, by layer, slot and row. A constraint's slot is its place in its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steering.constraint import Constraint
+from steering.errors import InvalidRequest
+from steering.plan import Plan
+
+FOREVER = 2**30
+
+Cell = tuple[int, int, int, int, float, float, bool]
+_NOWHERE: Cell = (FOREVER, 0, 0, 0, 1.0, 0.0, False)
+"""Empty windows, the identity for calibration."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Tensors (layers, slots, rows); the four of the windows stay on the host."""
+
+    start: Tensor
+    """First generated offset"""
+    stop: Tensor
+    """End of the generated offsets"""
+    prompt: Tensor
+    """First prompt offset"""
+    prompt_end: Tensor
+    """End of the prompt offsets"""
+    scale: Tensor
+    """Calibration slope, float64"""
+    shift: Tensor
+    """Calibration intercept, float64"""
+    gave: Tensor
+    """bool: the bound had to give way, since the plan's slabs do not intersect at this layer"""
+
+    def on(self, offsets: Tensor) -> Tensor:
+        """Which tokens are steered, (layers, slots, batch, seq) bool, for offsets (batch, seq) on the host."""
+        start, stop, prompt, end = (
+            table.unsqueeze(-1) for table in (self.start, self.stop, self.prompt, self.prompt_end)
+        )
+        return ((offsets >= prompt) & (offsets < end)) | ((offsets >= start) & (offsets < stop))
+
+
+def steered_layers(plans: Sequence[Plan | None]) -> list[int]:
+    """Every layer some plan steers, rising."""
+    return sorted({layer for plan in plans if plan for layer in plan.layers})
+
+
+def compile_tables(
+    plans: Sequence[Plan | None],
+    layers: Sequence[int],
+    *,
+    device: torch.device,
+    prompt_tokens: Sequence[int] | None = None,
+) -> Tables:
+    """The tables of a batch; a slot that does not act somewhere has an empty window there.
+
+    `prompt_tokens` is the length of each row's prompt. Raises InvalidRequest when a plan steers the first prompt token
+    and it is not given.
+    """
+    slots = max((len(plan.constraints) for plan in plans if plan), default=0)
+    cells: list[Cell] = [_NOWHERE] * (len(layers) * slots * len(plans))
+    index_of = {layer: index for index, layer in enumerate(layers)}
+    for row, plan in enumerate(plans):
+        for slot, constraint in enumerate(plan.constraints if plan else ()):
+            assert plan is not None
+            start, end = constraint.generation
+            prompt = _prompt(constraint, prompt_tokens[row] if prompt_tokens else None)
+            for layer in constraint.at_layers:
+                cells[(index_of[layer] * slots + slot) * len(plans) + row] = (
+                    start,
+                    FOREVER if end is None else end,
+                    *prompt,
+                    *constraint.probe.at(layer).calibration,
+                    plan.gave_way(layer, slot),
+                )
+    table = torch.tensor(cells, dtype=torch.float64).reshape(len(layers), slots, len(plans), len(_NOWHERE))
+    windows, others = table[..., :4].long(), table[..., 4:].to(device)
+    return Tables(*windows.unbind(-1), scale=others[..., 0], shift=others[..., 1], gave=others[..., 2] > 0)
+
+
+def _prompt(constraint: Constraint, tokens: int | None) -> tuple[int, int]:
+    """The window of prompt offsets."""
+    if constraint.prompt == "first":
+        if tokens is None:
+            raise InvalidRequest("prompt 'first' needs the length of the prompt; give prompt_tokens", param="prompt")
+        return -tokens, 1 - tokens
+    return {"none": 0, "last": -1, "all": -FOREVER}[constraint.prompt], 0
