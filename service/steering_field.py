@@ -15,10 +15,12 @@ from service.errors import UNSUPPORTED, ApiError, describe
 from service.validation import Strict, either, refusal, shown
 from steering.bounds import Bounds, Space
 from steering.box_qp import MAX_CONSTRAINTS
-from steering.constraint import Constraint, Prompt
-from steering.controllers.table import ControllerName
+from steering.constraint import Constraint, MetricName, Prompt
+from steering.controllers.base import Settings, Source
+from steering.controllers.table import BOUNDED, ControllerName, RuleName
 from steering.errors import TillerError, UnknownProbe
 from steering.plan import OnInfeasible, Plan
+from steering.probe import Probe
 from steering.store import ProbeStore
 from steering.tables import FOREVER
 
@@ -36,9 +38,13 @@ class ConstraintField(Strict):
     probe: Annotated[str, Field(max_length=128)]
     """`name@version`, or a name alone for its highest version; `GET /v1/steering/probes` lists them."""
     controller: ControllerName = "slab"
-    """`slab` projects onto the bound; `random` moves as far in a random direction: the placebo."""
+    """`slab` projects onto the bounds and `capping` onto one percentile: both are verified. The others move the stream
+    by a formula of their own and promise nothing. `random` takes another rule's steps in a random direction."""
+    shadow: RuleName = "slab"
+    """The rule whose steps `random` takes."""
     lower: Annotated[Number, Field(ge=-MAX_LOGIT, le=MAX_LOGIT)] | None = None
-    """Smallest value allowed; null leaves this side free. Both null: the probe's default bounds."""
+    """Smallest value allowed; null leaves this side free. Both null: the probe's default bounds, where the controller
+    holds any."""
     upper: Annotated[Number, Field(ge=-MAX_LOGIT, le=MAX_LOGIT)] | None = None
     """Largest value allowed."""
     space: Space = "probability"
@@ -59,39 +65,35 @@ class ConstraintField(Strict):
     """Share of the change applied, in (0, 1]; below 1 the bound is not promised."""
     max_dose: Number | None = None
     """Cap on the size of the change relative to the residual; null for none."""
-    metric: Literal["euclidean", "whitened"] = "euclidean"
-    """In which metric the change is smallest. `whitened` needs an artefact that carries one."""
+    metric: MetricName = "euclidean"
+    """In which metric the change is smallest. `whitened` measures it in the spread of the training activations within
+    a class, and needs an artefact that carries it."""
+    coefficient: Number = 1.0
+    """`additive`, `reading-vector`, `state-offset`: times the vector. `setpoint`, `lqr`: times the target's mean."""
+    gains: Annotated[
+        Annotated[list[Number], Field(min_length=3, max_length=3)],
+        either("three numbers: [proportional, integral, derivative]"),
+    ] = Field(default=[1.0, 0.0, 0.0])
+    """`setpoint`: proportional, integral and derivative gain."""
+    source: Source = "mean"
+    """`additive`, `ablate`: the difference of class means, of contrast pairs, or the probe's weight."""
+    piecewise: bool = False
+    """`reading-vector`: push each token further to its own side instead of all to one."""
 
     def to_constraint(self, store: ProbeStore, *, seed: int) -> Constraint:
         """This constraint on a loaded probe. Raises TillerError, its `param` relative to this object."""
         probe = store.get(self.probe)
-        if self.metric == "whitened":
-            raise ApiError(
-                UNSUPPORTED,
-                f"{probe.id} carries no metric of its data, so only 'euclidean' is possible",
-                param="metric",
-            )
-        default = probe.manifest.default
-        if self.lower is None and self.upper is None:
-            if "space" in self.model_fields_set and self.space != default.space:
-                raise ApiError(
-                    UNSUPPORTED,
-                    f"space is '{self.space}' but no bound is given, and the default bounds of {probe.id} are in "
-                    f"'{default.space}'; give lower or upper, or leave space out",
-                    param="space",
-                )
-            bounds = Bounds(default.lower, default.upper, default.space)
-        else:
-            bounds = Bounds(self.lower, self.upper, self.space)
+        rule = self.shadow if self.controller == "random" else self.controller
         layers = self._layers(probe.layers.keys() if self.layers == "all" else None)
         for layer in layers or ():
             try:
                 probe.at(layer)
             except UnknownProbe as error:
                 raise ApiError(UNSUPPORTED, str(error), param="layers") from None
+        proportional, integral, derivative = self.gains
         return Constraint(
             probe=probe,
-            bounds=bounds,
+            bounds=self._bounds(probe, bounded=rule in BOUNDED),
             layers=layers,
             controller=self.controller,
             prompt=self.prompt,
@@ -99,7 +101,29 @@ class ConstraintField(Strict):
             strength=self.strength,
             max_dose=self.max_dose,
             seed=seed,
+            metric=self.metric,
+            shadow=self.shadow,
+            settings=Settings(
+                self.coefficient, (self.gains[0], self.gains[1], self.gains[2]), self.source, self.piecewise
+            ),
         )
+
+    def _bounds(self, probe: Probe, *, bounded: bool) -> Bounds | None:
+        """Those of the request, else the probe's default where the controller holds any."""
+        given = self.lower is not None or self.upper is not None
+        default = probe.manifest.default
+        if given:
+            return Bounds(self.lower, self.upper, self.space)
+        if "space" in self.model_fields_set and (not bounded or self.space != default.space):
+            has = (
+                f"the default bounds of {probe.id} are in '{default.space}'" if bounded else "the controller holds none"
+            )
+            raise ApiError(
+                UNSUPPORTED,
+                f"space is '{self.space}' but no bound is given, and {has}; give lower or upper, or leave space out",
+                param="space",
+            )
+        return Bounds(default.lower, default.upper, default.space) if bounded else None
 
     def _layers(self, every: Any) -> tuple[int, ...] | None:
         if self.layers == "default":

@@ -98,6 +98,18 @@ class RuleChange:
         return delta * share.unsqueeze(-1), share < 1.0
 
 
+class Elsewhere:
+    """No change of the residual stream: the rule acts on the recurrent state (`steering.state_edits`)."""
+
+    def __call__(self, resid: Tensor, *, on: Tensor, carry: Carry) -> tuple[Tensor, Tensor]:
+        """See `Change`."""
+        return torch.zeros_like(resid), torch.zeros_like(resid[..., 0], dtype=torch.bool)
+
+    def to(self, device: torch.device) -> Elsewhere:
+        """See `Change`."""
+        return self
+
+
 @dataclass(frozen=True, eq=False)
 class Group:
     """Rows of a batch that follow one unverified rule at one layer; tensors as in `JointSlabs`, their seq axis 1."""
@@ -140,7 +152,7 @@ class Group:
         return stored, Pass(
             before=before.movedim(-1, 0),
             after=after.movedim(-1, 0),
-            edited=moved.expand(on.shape),
+            edited=on if isinstance(self.change, Elsewhere) else moved.expand(on.shape),
             capped=(over & (missed | ~self._bounded)).movedim(-1, 0),
             violated=(missed & ~over).movedim(-1, 0),
             dose=dose.expand(on.shape),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steering.changes import Change, Group, JointChange, RuleChange, SlabChange
+from steering.changes import Change, Elsewhere, Group, JointChange, RuleChange, SlabChange
 from steering.constraint import Constraint, Reading, inward
 from steering.controllers.base import Controller
 from steering.controllers.random import random_direction
@@ -150,6 +150,8 @@ class Compiler:
                 if several
                 else SlabChange(self._single(rows, acting, layer))
             )
+        if first.rule == "state-offset":
+            return Elsewhere()
         key = self._key(acting[0])
         if key not in self._rules:
             self._rules[key] = CONTROLLERS[first.rule].of(first.probe, first.at_layers, first.settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from steering.bounds import Bounds
 from steering.controllers.base import Settings
+from steering.controllers.state_offset import StateOffset
 from steering.controllers.table import BOUNDED, CONTROLLERS, USES, ControllerName, RuleName
 from steering.errors import InvalidBounds, InvalidRequest, UnsupportedSteering
 from steering.metric import Metric
@@ -93,8 +95,7 @@ class Constraint:
                 )
             if self.metric == "whitened":
                 self.probe.group("metric", layer)
-        if not self.bounded:
-            CONTROLLERS[self.rule].of(self.probe, self.at_layers, self.settings)
+        self._check_statistics()
 
     @property
     def at_layers(self) -> tuple[int, ...]:
@@ -103,7 +104,7 @@ class Constraint:
         return self.layers
 
     @property
-    def rule(self) -> RuleName:
+    def rule(self) -> RuleName | Literal["state-offset"]:
         """What decides how far the stream moves: the controller, or the one `random` shadows."""
         return self.shadow if self.controller == "random" else self.controller
 
@@ -111,6 +112,13 @@ class Constraint:
     def bounded(self) -> bool:
         """Whether the rule holds bounds."""
         return self.rule in BOUNDED
+
+    @cached_property
+    def offset(self) -> StateOffset | None:
+        """The offset on the recurrent state; None for controllers of the residual stream."""
+        if self.rule != "state-offset":
+            return None
+        return StateOffset.of(self.probe, self.at_layers, self.settings)
 
     @property
     def promised(self) -> bool:
@@ -180,6 +188,13 @@ class Constraint:
         if not all(math.isfinite(number) for number in (self.settings.coefficient, *self.settings.gains)):
             raise InvalidRequest("coefficient and gains must be finite numbers", param="coefficient")
 
+    def _check_statistics(self) -> None:
+        """That the probe carries what the rule is made from."""
+        if self.rule == "state-offset":
+            assert self.offset is not None
+        elif not self.bounded:
+            CONTROLLERS[self.rule].of(self.probe, self.at_layers, self.settings)
+
     def _check_controller(self) -> None:
         """Nothing a caller says is ignored: what the rule has no use for is refused."""
         if self.controller != "random" and self.shadow != "slab":
@@ -202,6 +217,12 @@ class Constraint:
                     "'percentile', or use 'slab'",
                     param="space",
                 )
+        if self.rule == "state-offset" and (self.prompt != "none" or self.max_dose is not None):
+            raise InvalidRequest(
+                "a state offset acts between generated tokens and on no residual; say prompt 'none' and leave max_dose "
+                "out",
+                param="max_dose" if self.prompt == "none" else "prompt",
+            )
         used = USES.get(self.rule, frozenset())
         for setting in fields(Settings):
             if setting.name not in used and getattr(self.settings, setting.name) != setting.default:

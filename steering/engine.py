@@ -65,6 +65,7 @@ class Engine:
         tokens = len(encode(self.lm, request.prompt, max_tokens=request.sampling.max_tokens))
         if request.plan is not None:
             request.plan.check_representable(self.lm.dtype)
+            request.plan.check_model(self.lm.model)
         return tokens
 
     def submit(self, request: Request) -> Future[Completion]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from steering.controllers.state_offset import held
 from steering.errors import InvalidRequest, PromptTooLong
 from steering.hooks import steer
 from steering.models import LanguageModel
@@ -103,8 +104,16 @@ def generate(
         return []
     prompts = [encode(lm, row.prompt, max_tokens=row.sampling.max_tokens) for row in requests]
     rows = [_Row(lm, request, prompt) for request, prompt in zip(requests, prompts, strict=True)]
+    plans = [row.plan for row in requests]
+    for plan in plans:
+        if plan is not None:
+            plan.check_model(lm.model)
     steering = RowSteering(
-        [row.plan for row in requests], hidden_size=lm.info.hidden_size, device=lm.device, dtype=lm.dtype
+        plans,
+        hidden_size=lm.info.hidden_size,
+        device=lm.device,
+        dtype=lm.dtype,
+        prompt_tokens=[len(prompt) for prompt in prompts],
     )
     if any(row.token_scores for row in requests):
         steering.keep_tokens()
@@ -124,7 +133,8 @@ def generate(
             if not any(running):
                 break
             steering.begin(torch.tensor([[step if alive else PAD] for alive in running]))
-            logits = stepper.step(tokens)
+            with held(lm.model, stepper.cache, steering.state_edits()):
+                logits = stepper.step(tokens)
     return [row.complete(steering.report(at, finish=row.reason, tokens=row.scores)) for at, row in enumerate(rows)]
 
 

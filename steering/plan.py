@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from torch import nn
 
 from steering.box_qp import MAX_CONSTRAINTS
 from steering.constraint import Constraint
@@ -61,6 +62,12 @@ class Plan:
         """Raise InvalidBounds when the plan promises a bound that a stream stored in `dtype` cannot be placed in."""
         for constraint in self.constraints if self.mode == "enforce" else ():
             constraint.check_representable(dtype)
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise UnsupportedSteering when the plan offsets recurrent states that `model` does not have."""
+        for constraint in self.constraints:
+            if constraint.offset is not None:
+                constraint.offset.check(model)
 
     def at(self, layer: int) -> list[tuple[int, Constraint]]:
         """The constraints that act at `layer`, each with its slot: its place in the plan."""

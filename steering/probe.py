@@ -123,7 +123,9 @@ class Probe:
             return {part: fitted[f"{group}.{part}"] for part in GROUPS[group]}
         except KeyError:
             raise UnsupportedSteering(
-                f"probe {self.id} carries no '{group}' statistics at layer {layer}; train it again with this release"
+                f"probe {self.id} carries no '{group}' statistics at layer {layer}, only its read-out"
+                f"{''.join(f', {name}' for name in GROUPS if self.carries(name))}; train it again with them",
+                param="metric" if group == "metric" else "controller",
             ) from None
 
     def at(self, layer: int) -> LayerProbe:

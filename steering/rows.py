@@ -15,12 +15,14 @@ from torch import Tensor
 
 from steering import record
 from steering.compilation import Compiler, LayerWork
+from steering.controllers.state_offset import StateEdit
 from steering.errors import SteeringNotApplied
 from steering.hooks import Controller
 from steering.layers import CompiledLayer, Now, TensorLayer
 from steering.passes import fold
 from steering.plan import Plan
 from steering.report import SteeringReport
+from steering.state_edits import StateEdits
 from steering.tables import compile_tables, steered_layers
 from steering.tally import Tally
 
@@ -55,6 +57,7 @@ class RowSteering:
         self._compiled = device.type == "cpu" and dtype == torch.float32
         self._layers = [self._layer(compiler.layer(layer), index) for index, layer in enumerate(self.layers)]
         self._tally = Tally(plans, slots=self._slots, device=device)
+        self._states = StateEdits(plans, self.layers)
         self._rows = rows
         self._now: Now | None = None
 
@@ -74,6 +77,11 @@ class RowSteering:
         on = on[..., start:].contiguous().to(self._device)
         blank = record.blank(self._rows, on.shape[-1], self._slots, device=self._device)
         self._now = Now(start, offsets[:, start:], on, blank)
+
+    def state_edits(self) -> list[StateEdit]:
+        """What acts on recurrent states in the step announced by `begin`, for `held` around it."""
+        assert self._now is not None, "begin comes first"
+        return self._states.at(self._now.on) if self._now.on.shape[-1] else []
 
     def collect(self) -> None:
         """Add the forward pass that has just ended to the totals.

@@ -69,19 +69,20 @@ def compile_tables(
     for row, plan in enumerate(plans):
         for slot, constraint in enumerate(plan.constraints if plan else ()):
             assert plan is not None
-            start, end = constraint.generation
-            prompt = _prompt(constraint, prompt_tokens[row] if prompt_tokens else None)
+            begin, end = constraint.generation
+            window = _prompt(constraint, prompt_tokens[row] if prompt_tokens else None)
             for layer in constraint.at_layers:
                 cells[(index_of[layer] * slots + slot) * len(plans) + row] = (
-                    start,
+                    begin,
                     FOREVER if end is None else end,
-                    *prompt,
+                    *window,
                     *constraint.probe.at(layer).calibration,
                     plan.gave_way(layer, slot),
                 )
     table = torch.tensor(cells, dtype=torch.float64).reshape(len(layers), slots, len(plans), len(_NOWHERE))
-    windows, others = table[..., :4].long(), table[..., 4:].to(device)
-    return Tables(*windows.unbind(-1), scale=others[..., 0], shift=others[..., 1], gave=others[..., 2] > 0)
+    start, stop, prompt, prompt_end = (table[..., column].long() for column in range(4))
+    scale, shift, gave = (table[..., column].to(device) for column in range(4, 7))
+    return Tables(start, stop, prompt, prompt_end, scale, shift, gave > 0)
 
 
 def _prompt(constraint: Constraint, tokens: int | None) -> tuple[int, int]:

@@ -11,9 +11,9 @@ from service.resident import Loaded
 from service.routes.state import TheLoaded, TheSettings
 from steering.bounds import Space
 from steering.box_qp import MAX_CONSTRAINTS
+from steering.constraint import MetricName, Prompt
+from steering.controllers.table import CONTROLLER_NAMES
 from steering.errors import UnknownProbe
-from steering.constraint import Prompt
-from steering.controllers.table import ControllerName
 from steering.probe import Probe
 from steering.version import __version__
 
@@ -37,9 +37,9 @@ async def capabilities(loaded: TheLoaded, settings: TheSettings) -> dict[str, An
             "context": lm.context,
         },
         "modes": ["enforce", "monitor", "off"],
-        "controllers": list(get_args(ControllerName)),
+        "controllers": list(CONTROLLER_NAMES),
         "spaces": list(get_args(Space)),
-        "metrics": ["euclidean"],
+        "metrics": list(get_args(MetricName)),
         "prompt": list(get_args(Prompt)),
         "generation": ["all", "[start, stop]"],
         "combine": ["joint"],

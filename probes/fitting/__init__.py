@@ -1,0 +1,1 @@
+"""What a layer carries beside its read-out: one file per fitted group of `steering.fitted`."""
