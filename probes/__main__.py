@@ -27,8 +27,9 @@ from steering.artefact import content_sha256, load_probe
 from steering.bounds import Bounds
 from steering.commandline import run_app
 from steering.embedded import tiller_home
-from steering.manifest import Manifest
+from steering.fitted import GROUPS
 from steering.models import DType
+from steering.probe import Probe
 
 app = typer.Typer(
     help="Make and inspect probes: linear read-outs of a concept from a model's residual stream.",
@@ -98,6 +99,14 @@ def train(
         float | None, typer.Option(help="Default upper probability; 0.1 if neither bound is given.")
     ] = None,
     lower: Annotated[float | None, typer.Option(help="Default lower probability.")] = None,
+    carry: Annotated[
+        str,
+        typer.Option(
+            help="Also fit and store what these controllers need, with commas between: transport, affine (hidden_size "
+            "squared numbers per layer), erase, reading, contrast (needs --group-column). Class means and the metric "
+            "of whitened projections are always stored."
+        ),
+    ] = "",
     licence: Annotated[str, typer.Option(help="Licence of the data, for the manifest.")] = "not stated",
     c: Annotated[
         float | None, typer.Option("--C", help="Inverse L2 penalty; default: cross-validated on the training texts.")
@@ -142,6 +151,7 @@ def train(
         layers=layers,
         poolings=poolings,
         bounds=Bounds(lower=lower, upper=0.1 if upper is None and lower is None else upper),
+        carry=tuple(group.strip() for group in carry.split(",") if group.strip()),
         C=c,
         seed=seed,
         max_tokens=max_tokens,
@@ -187,7 +197,7 @@ def show(path: Annotated[Path, typer.Argument(help="A probe's folder, or its .sa
     """Print what a probe reads, of which model, and how well, layer by layer."""
     probe = load_probe(path)
     out = Console()
-    for line in _about(probe.manifest):
+    for line in _about(probe):
         out.print(line, highlight=False, soft_wrap=True, markup=False)
     table = Table("layer", "AUROC", "accuracy", "Brier", "ECE", "out of domain AUROC", "random labels", "default")
     for layer, report in sorted(probe.manifest.metrics.items()):
@@ -229,7 +239,9 @@ def _named_file(text: str) -> tuple[str, Path]:
     return called, Path(path)
 
 
-def _about(manifest: Manifest) -> list[str]:
+def _about(probe: Probe) -> list[str]:
+    manifest = probe.manifest
+    carried = [group for group in GROUPS if probe.carries(group)]
     base, default = manifest.base_model, manifest.default
     words = [f"{name} {value:.3f}" for scores in manifest.baselines.values() for name, value in scores.items()]
     return [
@@ -237,6 +249,7 @@ def _about(manifest: Manifest) -> list[str]:
         f"model    {base.id} ({base.model_type}, {base.num_hidden_layers} layers of {base.hidden_size}, {base.dtype})",
         f"data     {manifest.dataset.name} ({manifest.dataset.licence}), token rule {manifest.token_rule}",
         f"default  lower {default.lower}, upper {default.upper} in {default.space}, {default.metric}",
+        f"carries  {', '.join(carried) or 'nothing but the read-out'}",
         f"words    lexical baseline AUROC: {', '.join(words) or 'not measured'}",
     ]
 

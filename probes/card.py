@@ -31,6 +31,8 @@ class Card:
     refused: Mapping[int, str] = field(default_factory=dict)
     dropped: int = 0
     command: str = ""
+    carried: Mapping[str, str] = field(default_factory=dict)
+    """Groups every layer carries, and what each is for."""
 
 
 def write_card(card: Card, folder: Path) -> None:
@@ -47,6 +49,7 @@ def render(card: Card, *, content: str) -> str:
         _summary(card),
         f"![AUROC and calibration error per layer]({PLOT})",
         _table(card),
+        _carried(card),
         _provenance(card, content),
         _limits(card.manifest),
     ]
@@ -127,6 +130,16 @@ def _table(card: Card) -> str:
 
 def _cells(found: LayerMetrics, fields: tuple[str, ...]) -> list[str]:
     return [f"{getattr(found, name):.3f}" for name in fields]
+
+
+def _carried(card: Card) -> str:
+    if not card.carried:
+        return ""
+    lines = [f"- `{group}`: {use}." for group, use in card.carried.items()]
+    return (
+        "## What every layer carries\n\nBeside the read-out, fitted on the training texts alone with the same token "
+        "rule, for metrics and controllers that ask for it:\n\n" + "\n".join(lines)
+    )
 
 
 def _provenance(card: Card, content: str) -> str:

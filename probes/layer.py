@@ -1,6 +1,7 @@
 """One layer from activations to a measured read-out: fit on train, calibrate on calibration, measure on test.
 
 Each of the three sees texts the others do not. What is measured is what is stored: float32 weights and calibration.
+What a layer carries for metrics and controllers (`probes/fitting/`) is fitted on train alone, with the same pooling.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 from probes.activations import Activations
 from probes.calibration import IDENTITY, Calibration, platt
 from probes.fit import Affine, Labels, Logits, fit_affine, random_direction_auroc, random_label_auroc
+from probes.fitting.samples import Toward
+from probes.fitting.table import fit_groups
 from probes.metrics import accuracy, auroc, brier, ece
 from probes.shards import Floats, Pooling
 from steering.manifest import LayerMetrics, LayerReport
@@ -39,10 +42,20 @@ class FittedLayer:
     calibration_auroc: float
 
 
-def fit_layer(data: Harvested, layer: int, pooling: Pooling, *, c: float, seed: int) -> FittedLayer:
-    """Fit, calibrate and measure one layer.
+def fit_layer(
+    data: Harvested,
+    layer: int,
+    pooling: Pooling,
+    *,
+    c: float,
+    seed: int,
+    carry: tuple[str, ...] = (),
+    toward: Toward = "negative",
+) -> FittedLayer:
+    """Fit, calibrate and measure one layer, and fit what it carries: class means, metric and the groups of `carry`.
 
-    Raises FitError, with the layer's number left to the caller, when the layer does not read the concept at all.
+    `toward` is the class that groups with a side lead to. Raises FitError, with the layer's number left to the caller,
+    when the layer does not read the concept at all or a group cannot be fitted.
     """
     train = data.train.layer(layer, pooling)
     train_labels = data.train.corpus.labels
@@ -68,6 +81,10 @@ def fit_layer(data: Harvested, layer: int, pooling: Pooling, *, c: float, seed: 
         resid_norm=float(np.linalg.norm(train.astype(np.float64), axis=1).mean()),
         quantiles_negative=_percentiles(held[held_labels == 0]),
         quantiles_positive=_percentiles(held[held_labels == 1]),
+        fitted={
+            name: torch.from_numpy(value)
+            for name, value in fit_groups(train, data.train.corpus, carry, toward=toward).items()
+        },
     )
     return FittedLayer(probe, report, auroc(held, held_labels))
 

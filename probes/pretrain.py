@@ -24,6 +24,7 @@ from rich.console import Console
 from probes.console import bars
 from probes.corpus import Corpus, Row, checked
 from probes.errors import CorpusError
+from probes.fitting.table import SHIPPED_GROUPS
 from probes.reading import Columns, read_corpus, read_records
 from probes.recipe import Parts, Recipe, arrange
 from probes.train import run
@@ -141,7 +142,7 @@ def pretrain(
     language_model = load_model(SMOLLM2.name, device="cpu", dtype="float32", threads=threads)
     for name in missing:
         parts, recipe = PROBES[name](data)
-        recipe = replace(recipe, poolings=("last", "mean"), command=f"{_COMMAND} {name}")
+        recipe = replace(recipe, poolings=("last", "mean"), carry=SHIPPED_GROUPS, command=f"{_COMMAND} {name}")
         folder = (work or tiller_home() / "harvest") / f"pretrain-{name}"
         with bars(err) as progress:
             made = run(language_model, parts, recipe, out=out, work=folder, progress=progress)

@@ -10,6 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from probes.activations import BATCH_TOKENS, MAX_TOKENS
 from probes.corpus import Corpus
 from probes.errors import FitError
+from probes.fitting.samples import Toward
+from probes.fitting.table import check_carry
 from probes.shards import SHARD_ROWS, Pooling
 from probes.splits import RULE, refuse_leakage, split, without
 from steering.bounds import Bounds
@@ -56,6 +58,8 @@ class Recipe:
     """Several: compared on the calibration texts, the better one kept."""
     bounds: Bounds = field(default_factory=lambda: Bounds(upper=0.1))
     """What a request gets that names the probe and says nothing more."""
+    carry: tuple[str, ...] = ()
+    """Groups of `steering.fitted` that every layer carries besides class means and metric."""
     C: float | None = None
     """Inverse L2 strength; None: cross-validated on the training texts."""
     seed: int = 0
@@ -78,6 +82,12 @@ class Recipe:
             raise FitError(f"version is {self.version}; versions count from 1", param="version")
         if self.C is not None and not self.C > 0:
             raise FitError(f"C is {self.C}; the inverse penalty is a positive number such as 0.003", param="C")
+        check_carry(self.carry, self.bounds)
+
+    @property
+    def toward(self) -> Toward:
+        """The class the default bounds keep the stream on; of a band, which has none, "negative", and unused."""
+        return "negative" if self.bounds.lower is None or self.bounds.upper is not None else "positive"
 
 
 def arrange(

@@ -27,6 +27,7 @@ from probes.baseline import NAME, lexical_baseline
 from probes.card import Card, write_card
 from probes.errors import FitError
 from probes.fit import FOLDS, SOLVER, choose_penalty
+from probes.fitting.table import FITS, by_class
 from probes.layer import FittedLayer, Harvested, compare_poolings, fit_layer
 from probes.recipe import Parts, Recipe
 from probes.selection import default_layers, parse_layers
@@ -73,6 +74,8 @@ def run(
             param="version",
         )
     _check_writable(target.parent)
+    for group in recipe.carry:
+        by_class(parts.train, paired=FITS[group].paired)
     reading = Reading(
         layers=parse_layers(recipe.layers, num_hidden_layers=info.num_hidden_layers),
         poolings=recipe.poolings,
@@ -81,7 +84,7 @@ def run(
     data = _harvest_all(language_model, parts, reading, recipe, work=work, progress=progress)
     with threadpool_limits(limits=torch.get_num_threads()):
         pooling, c, comparison = _choose(data, reading, recipe, info.num_hidden_layers, progress)
-        fitted, refused = _fit_all(data, reading.layers, pooling, c, recipe.seed, progress)
+        fitted, refused = _fit_all(data, reading.layers, pooling, c, recipe, progress)
         progress.say("fitting the lexical baseline")
         baseline = lexical_baseline(parts.train, {"test": parts.test, **parts.out_of_domain})
     probe = Probe(
@@ -98,6 +101,7 @@ def run(
         refused=refused,
         dropped=parts.dropped,
         command=recipe.command,
+        carried={group: entry.use for group, entry in FITS.items() if probe.carries(group)},
     )
     return save_probe(probe, out, beside=partial(write_card, card))
 
@@ -165,7 +169,7 @@ def _choose(
 
 
 def _fit_all(
-    data: Harvested, layers: tuple[int, ...], pooling: Pooling, c: float, seed: int, progress: Progress
+    data: Harvested, layers: tuple[int, ...], pooling: Pooling, c: float, recipe: Recipe, progress: Progress
 ) -> tuple[dict[int, FittedLayer], dict[int, str]]:
     """Fitted layers, and the reason for each layer that could not be; raises FitError when none is left."""
     advance = progress.stage("fitting layers", len(layers))
@@ -173,7 +177,9 @@ def _fit_all(
     refused: dict[int, str] = {}
     for layer in layers:
         try:
-            fitted[layer] = fit_layer(data, layer, pooling, c=c, seed=seed)
+            fitted[layer] = fit_layer(
+                data, layer, pooling, c=c, seed=recipe.seed, carry=recipe.carry, toward=recipe.toward
+            )
         except FitError as error:
             refused[layer] = str(error)
             progress.say(f"layer {layer} is left out: {error}")

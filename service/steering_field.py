@@ -104,7 +104,7 @@ class ConstraintField(Strict):
             metric=self.metric,
             shadow=self.shadow,
             settings=Settings(
-                self.coefficient, (self.gains[0], self.gains[1], self.gains[2]), self.source, self.piecewise
+                self.coefficient, (proportional, integral, derivative), source=self.source, piecewise=self.piecewise
             ),
         )
 

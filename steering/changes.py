@@ -94,7 +94,7 @@ class RuleChange:
         delta = self.controller.delta(resid, layer=self.layer, carry=carry) * self.strength.unsqueeze(-1)
         delta = torch.where(on.any(dim=0).unsqueeze(-1), delta, 0.0)
         length = delta.norm(dim=-1)
-        share = (self.max_dose * resid.norm(dim=-1) / length.clamp_min(_TINY)).clamp_max(1.0)
+        share = (self.max_dose * resid.norm(dim=-1).clamp_min(_TINY) / length.clamp_min(_TINY)).clamp_max(1.0)
         return delta * share.unsqueeze(-1), share < 1.0
 
 

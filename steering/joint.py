@@ -177,7 +177,7 @@ def _project(resid: Tensor, slabs: JointSlabs) -> Projected:
     size = work.norm(dim=-1)
     tiny = torch.finfo(torch.float32).tiny
     length = delta.norm(dim=-1)
-    share = (slabs.max_dose * size / length.clamp_min(tiny)).clamp_max(1.0)
+    share = (slabs.max_dose * size.clamp_min(tiny) / length.clamp_min(tiny)).clamp_max(1.0)
     over_budget = torch.where(slabs.promised, share[-1], share[0]) < 1.0  # the furthest of those tried
     candidates = (work + delta * share.unsqueeze(-1)).to(resid.dtype)
 

@@ -191,7 +191,7 @@ def _project_rows(resid: Tensor, slabs: Slabs) -> Projected:
     inset = torch.minimum(2 * headroom, (slabs.high - slabs.low) / 2)
     target = torch.minimum(torch.maximum(before, slabs.low + inset), slabs.high - inset)
 
-    allowed = slabs.max_dose * size / slabs.direction.norm(dim=-1).clamp_min(tiny)
+    allowed = slabs.max_dose * size.clamp_min(tiny) / slabs.direction.norm(dim=-1).clamp_min(tiny)
     gap = torch.where(outside, (target - before) * slabs.strength, 0.0)
     growth = torch.tensor(GROWTH, dtype=work.dtype, device=work.device).view(-1, *(1 for _ in before.shape))
     gap = gap + growth * gap.sign() * rounding_step(resid.dtype) * spread

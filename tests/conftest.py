@@ -11,13 +11,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM, Mamba2Config, Mamba2ForCausalLM
 
-from steering import LanguageModel, Probe, wrap
+from steering import LanguageModel, LayerProbe, Probe, wrap
 from steering.manifest import Manifest
 from steering.tiny import SPECIAL, VOCAB, byte_tokenizer, tiny_model, tiny_probe, untrained_manifest
 
@@ -82,6 +83,48 @@ def probe(lm: LanguageModel) -> Probe:
 def make_probe() -> Callable[..., Probe]:
     """`random_probe`, for tests that need several."""
     return random_probe
+
+
+def with_statistics(probe: Probe, *, seed: int = 0) -> Probe:
+    """`probe` with random statistics for every metric and controller of the residual stream."""
+    generator = torch.Generator().manual_seed(seed)
+    size = probe.manifest.base_model.hidden_size
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    def fitted(layer: LayerProbe) -> LayerProbe:
+        mean, along = drawn(size), torch.nn.functional.normalize(drawn(size), dim=0)
+        statistics = {
+            "mean.negative": mean,
+            "mean.positive": mean + 2 * along,
+            "metric.diagonal": 0.2 + drawn(size).abs(),
+            "metric.factor": drawn(size, 3),
+            "contrast.vector": 1.5 * along,
+            "reading.vector": along,
+            "reading.center": torch.tensor(0.3),
+            "transport.scale": 1 + 0.1 * drawn(size),
+            "transport.shift": 0.2 * drawn(size),
+            "affine.matrix": torch.eye(size) + 0.05 * drawn(size, size),
+            "affine.shift": 0.2 * drawn(size),
+            "erase.reader": along,
+            "erase.writer": along + 0.1 * drawn(size),
+            "erase.center": torch.tensor(0.2),
+            "lqr.gain": 0.5 * along,
+        }
+        return replace(layer, fitted=statistics)
+
+    return replace(probe, layers={at: fitted(layer) for at, layer in probe.layers.items()})
+
+
+@pytest.fixture(scope="session")
+def make_fitted() -> Callable[..., Probe]:
+    """`random_probe` with statistics for every controller."""
+
+    def make(lm: LanguageModel, *, seed: int = 0, name: str = "toxicity") -> Probe:
+        return with_statistics(random_probe(lm, name=name, seed=seed), seed=seed)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -134,7 +134,7 @@ def _store(resid, out, lift, multiplier, count, shared, size):
             delta += multiplier[k] * np.float64(lift[k, index])
         square += delta * delta
     length = shared[STRENGTH] * math.sqrt(square)
-    share = min(1.0, shared[MAX_DOSE] * size / max(length, _TINY))
+    share = min(1.0, shared[MAX_DOSE] * max(size, _TINY) / max(length, _TINY))
     for index in range(len(resid)):
         delta = 0.0
         for k in range(count):

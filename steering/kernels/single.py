@@ -85,7 +85,7 @@ def _move(resid, out, weight, direction, figure, before, spread, size):
     headroom = _EPS * (4 * spread + abs(before) + figure[REACH])
     inset = min(2 * headroom, (high - low) / 2)
     gap = (min(max(before, low + inset), high - inset) - before) * figure[STRENGTH]
-    allowed = figure[MAX_DOSE] * size / max(figure[LENGTH], _TINY)
+    allowed = figure[MAX_DOSE] * max(size, _TINY) / max(figure[LENGTH], _TINY)
     step = math.copysign(_EPS / 2 * spread, gap)
     first, furthest = -1, gap
     for candidate in range(len(_GROWTH)):

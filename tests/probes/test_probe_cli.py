@@ -11,6 +11,7 @@ import pytest
 from probes import pretrain
 from probes.__main__ import main
 from probes.errors import CorpusError
+from probes.fitting.table import ALWAYS, FITS
 from steering.artefact import load_probe
 
 
@@ -198,3 +199,39 @@ def test_the_shipped_recipes_read_disjoint_balanced_data(name):
     assert recipe.name == name
     for corpus in parts.named().values():
         assert corpus.counts["1"] / len(corpus) == pytest.approx(0.5, abs=0.06)
+
+
+def test_show_and_the_card_list_what_a_probe_carries(arguments, tmp_path, capsys):
+    assert main([*arguments, "--carry", "transport, affine,erase,reading"]) == 0
+    folder = tmp_path / "out" / "seas" / "1"
+    probe = load_probe(folder)
+    assert all(probe.carries(group) for group in ("mean", "metric", "transport", "affine", "erase", "reading"))
+    assert not probe.carries("contrast")
+    capsys.readouterr()
+    assert main(["show", str(folder)]) == 0
+    assert "carries  mean, metric, reading, transport, affine, erase\n" in capsys.readouterr().out
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    assert "## What every layer carries" in card
+    assert "- `affine`: mean and covariance matched" in card
+    assert "`contrast`" not in card
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--carry", "transport,lqr"], "carry 'lqr'; known are mean, metric, transport, affine, erase, reading"),
+        (["--carry", "transport", "--lower", "0.1", "--upper", "0.9"], "'transport' leads from one class to the other"),
+        (["--carry", "contrast"], "the texts are not pairs"),
+    ],
+)
+def test_what_cannot_be_carried_is_refused_before_any_work(arguments, tmp_path, options, reason, capsys):
+    work = tmp_path / "work"
+    assert main([*arguments, *options, "--work", str(work)]) == 2
+    assert reason in " ".join(capsys.readouterr().err.split())
+    assert not work.exists()
+
+
+def test_help_names_every_group_that_can_be_carried(capsys):
+    main(["train", "--help"])
+    shown = capsys.readouterr().out
+    assert all(group in shown for group in FITS.keys() - set(ALWAYS))

@@ -11,15 +11,22 @@ import pytest
 import torch
 
 from probes import train as module
+from probes.activations import Reading, harvest
 from probes.baseline import NAME, lexical_baseline
 from probes.corpus import Corpus, Row
 from probes.errors import CorpusError, FitError
+from probes.fitting.erase import fit_erase
+from probes.fitting.means import fit_means
+from probes.fitting.metric import fit_metric
+from probes.fitting.table import ALWAYS, FITS, SHIPPED_GROUPS, by_class
+from probes.fitting.transport import fit_transport
 from probes.recipe import Parts, Recipe, arrange
 from probes.selection import default_layers, parse_layers
 from probes.train import Progress, run
 from steering.artefact import content_sha256, load_probe
 from steering.bounds import Bounds
 from steering.errors import InvalidBounds, InvalidRequest
+from steering.fitted import GROUPS
 from steering.hooks import capture
 
 RECIPE = Recipe(name="seas", concept="seas", positive_is="about the sea", labels=("hills", "seas"), max_tokens=64)
@@ -66,6 +73,45 @@ def test_quantiles_and_norms_are_those_of_the_calibration_and_training_texts(mad
         assert fitted.quantiles_positive is not None
         assert fitted.quantiles_negative.median() < fitted.quantiles_positive.median()
         assert fitted.resid_norm > 0
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize(("bounds", "toward"), [(Bounds(upper=0.1), "negative"), (Bounds(lower=0.9), "positive")])
+def test_what_is_carried_is_fitted_on_the_training_texts_with_the_chosen_pooling(
+    lm, parts, tmp_path, pooling, bounds, toward
+):
+    recipe = replace(RECIPE, layers="1,3", poolings=(pooling,), C=0.01, bounds=bounds, carry=("transport", "erase"))
+    probe = load_probe(run(lm, parts, recipe, out=tmp_path / "out", work=tmp_path / "work"))
+    assert probe.toward == recipe.toward == toward
+    reading = Reading(layers=(1, 3), poolings=(pooling,), max_tokens=64)
+    taken = harvest(lm, parts.train, tmp_path / "again", reading)
+    for layer, read in probe.layers.items():
+        resid, labels = taken.layer(layer, pooling), parts.train.labels
+        negative, positive = resid[labels == 0], resid[labels == 1]
+        expected = fit_means(negative, positive) | fit_metric(negative, positive) | fit_erase(negative, positive)
+        expected |= fit_transport(negative, positive, toward=toward)
+        assert read.fitted.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(read.fitted[name].numpy(), value, err_msg=name)
+
+
+def test_every_probe_carries_means_and_metric_and_no_more_unasked(made):
+    probe = load_probe(made)
+    assert [group for group in GROUPS if probe.carries(group)] == ["mean", "metric"]
+    assert "- `metric`: the covariance within classes" in (made / "card.md").read_text(encoding="utf-8")
+
+
+def test_pairs_are_compared_with_their_own_counterparts(make_corpus):
+    rows = make_corpus(8).rows
+    pairs = [replace(row, group=f"pair {index // 2}") for index, row in enumerate(rows)]
+    corpus = Corpus("pairs", tuple(pairs[index] for index in (6, 1, 3, 0, 7, 5, 2, 4)))
+    negative, positive = by_class(corpus, paired=True)
+    assert len(negative) == 4
+    assert [corpus.rows[at].group for at in negative] == [corpus.rows[at].group for at in positive]
+    assert {corpus.rows[at].label for at in negative} == {0}
+    for broken in (corpus.rows[:-1], (*corpus.rows, replace(rows[0], group="pair 0")), tuple(rows)):
+        with pytest.raises(FitError, match="not pairs"):
+            by_class(Corpus("broken", tuple(broken)), paired=True)
 
 
 def test_training_twice_gives_the_same_numbers(lm, made, parts, tmp_path):
@@ -196,3 +242,13 @@ def test_random_controls_use_the_seed(made):
     reports = load_probe(made).manifest.metrics
     assert len({report.random_direction_auroc for report in reports.values()}) == len(reports)
     assert all(np.isfinite(report.random_label_auroc) for report in reports.values())
+
+
+def test_the_table_of_fits_is_a_part_of_what_an_artefact_may_hold():
+    assert FITS.keys() <= GROUPS.keys()
+    assert {*ALWAYS, *SHIPPED_GROUPS} <= FITS.keys()
+    generator = np.random.default_rng(0)
+    negative, positive = generator.standard_normal((2, 30, 5)).astype(np.float32)
+    for name, entry in FITS.items():
+        found = entry.fit(negative, positive + 1, toward="negative")
+        assert found.keys() == {f"{name}.{part}" for part in GROUPS[name]}

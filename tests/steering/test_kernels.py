@@ -127,6 +127,15 @@ def test_a_row_is_moved_the_same_whatever_stands_beside_it():
     assert torch.equal(moved, together[shuffled])
 
 
+def test_a_residual_of_zeros_is_moved_like_any_other():
+    slabs = single_slabs(seed=3)
+    resid = torch.zeros(ROWS, 2, HIDDEN)
+    stored, noted = run_single(slabs, resid, torch.ones(ROWS, 2, dtype=torch.bool))
+    torch.testing.assert_close(stored, project(resid, slabs).resid, rtol=0, atol=1e-5)
+    assert noted[..., field.EDITED].any()
+    assert torch.isfinite(stored).all()
+
+
 @pytest.mark.parametrize("broken", [math.nan, math.inf, 3e38])
 def test_a_residual_that_is_no_number_or_overflows_is_a_violation_and_harms_no_neighbour(broken):
     slabs = single_slabs(seed=2)

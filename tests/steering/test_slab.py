@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from steering import project, slab
 from steering.errors import InvalidBounds
+from steering.joint import joint_slabs, project_joint
 from steering.slab import Slabs
 
 seeds = st.integers(0, 10_000)
@@ -162,6 +163,16 @@ def test_each_row_has_its_own_slab_and_long_input_is_chunked_without_a_trace(mon
     monkeypatch.setattr(import_module("steering.slab"), "_CHUNK", 7)  # the package exports a function `slab`
     for one, other in zip(project(resid.view(3, 10, -1).float(), rule), whole, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_residual_of_zeros_can_be_moved_like_any_other(dtype):
+    rule = slab(torch.ones(12), 0.0, low=3.0)
+    done = project(torch.zeros(2, 12, dtype=dtype), rule)
+    assert not done.violated.any()
+    assert (done.after >= 3.0).all()
+    joint = joint_slabs(rule.weight[None], rule.bias[None], rule.low[None], rule.high[None])
+    assert not project_joint(torch.zeros(2, 12, dtype=dtype), joint).violated.any()
 
 
 def test_no_rows_are_no_trouble():
