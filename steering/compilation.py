@@ -110,9 +110,11 @@ class Compiler:
 
     def _joint(self, rows: Sequence[int], acting: Sequence[Acting], layer: int) -> JointSlabs:
         weight, bias, low, high = self._readers(rows, acting, layer)
-        lifted = torch.zeros_like(weight)
-        for at, found in enumerate(acting):
-            lifted[at, [slot for slot, _ in found]] = _lift(found, layer)
+        lifted = None
+        if any(found[0][1].metric != "euclidean" for found in acting):
+            lifted = torch.zeros_like(weight)
+            for at, found in enumerate(acting):
+                lifted[at, [slot for slot, _ in found]] = _lift(found, layer)
         slabs = joint_slabs(
             weight,
             bias,

@@ -92,17 +92,20 @@ def joint_slabs(
     `lifted` is M w_k, (..., K, hidden_size): w_k itself for the Euclidean metric, the default.
     """
     weight = weight.float()
-    lifted = weight if lifted is None else lifted.float()
+    euclidean, lifted = lifted is None, weight if lifted is None else lifted.float()
     square = (weight.double() * lifted.double()).sum(dim=-1)
     size = torch.where(square > 0, square, 1.0).sqrt()
-    gram = (weight.double() @ lifted.double().mT) / (size.unsqueeze(-1) * size.unsqueeze(-2))
+    lift = (lifted.double() / size.unsqueeze(-1)).float()
+    # In a metric, lifts are long and multipliers cancel: G must be that of the rounded lifts, which are what moves.
+    moves = lifted.double() / size.unsqueeze(-1) if euclidean else lift.double()
+    gram = (weight.double() @ moves.mT) / size.unsqueeze(-1)
     gram = gram + torch.diag_embed((square == 0).double())
     return JointSlabs(
         weight=weight,
         bias=bias.float(),
         low=low.float(),
         high=high.float(),
-        lift=lifted / size.unsqueeze(-1).float(),
+        lift=lift,
         size=size.float(),
         gram=gram,
         strength=torch.as_tensor(strength, dtype=torch.float32),
@@ -173,7 +176,8 @@ def _project(resid: Tensor, slabs: JointSlabs) -> Projected:
     headroom = eps * (4 * spread + before.abs() + slabs.bias.abs() + low.abs() + high.abs())
     gap = _multipliers(before, slabs, headroom, rounding_step(resid.dtype) * spread)
 
-    delta = (gap.to(work.dtype).unsqueeze(-2) @ slabs.lift.to(work.dtype)).squeeze(-2) * slabs.strength.unsqueeze(-1)
+    # In float64: near-parallel weights have large multipliers of opposite signs.
+    delta = (gap.unsqueeze(-2) @ slabs.lift.double()).squeeze(-2).to(work.dtype) * slabs.strength.unsqueeze(-1)
     size = work.norm(dim=-1)
     tiny = torch.finfo(torch.float32).tiny
     length = delta.norm(dim=-1)

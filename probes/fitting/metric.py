@@ -9,7 +9,7 @@ Why so. *Ledoit-Wolf* and not OAS: OAS assumes normal data, and activations have
 *On the correlation*: some layers have a coordinate whose variance is ten thousand times the median; shrinking S itself
 towards its mean variance drowns every other coordinate in that one. On the layer with the strongest outlier of the
 embedded model (block 16, mean pooling) the held-out log-likelihood per coordinate is higher by 0.59 this way; where no
-coordinate stands out the two agree to 0.02. So coordinates keep their variance and the target is a diagonal, whatever their units.
+coordinate stands out the two agree to 0.02. So coordinates keep their variance, and the shrinkage has no units.
 
 The factor is U (L - l)^1/2 scaled by D, with the top eigenvalues L and the smallest one l of C; d is what diag(M) =
 diag(S) leaves, at least l >= s times each variance, so M is positive definite by construction. A coordinate that never
@@ -18,7 +18,7 @@ projection, and lengths in it count standard deviations.
 
 The sums are taken block by block in float64 over two passes, so a layer on disk needs d x d numbers in memory and no
 more; scikit-learn's `ledoit_wolf` on standardised data gives the same s and C and is the judge in the tests. The
-eigendecomposition is dense: about n^3 work in the hidden size, under a second at 576 and about a minute at 4096.
+eigendecomposition is dense, cubic in the hidden size: 0.03 s at 576 and 1.5 s at 2048 on one core.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from probes.fitting.samples import Toward, Wide
 from probes.shards import Floats
 
 RANK = 32
-"""Eigenvectors kept. On the embedded model (toxicity, both poolings, six depths) a step along M w is then at most 8%
+"""Eigenvectors kept. On the embedded model (toxicity, both poolings, ten depths) a step along M w is then at most 8%
 longer in the full metric than the best one; 19% with 16, up to four times for the Euclidean step along w."""
 BLOCK = 2048
 """Rows widened to float64 at once."""

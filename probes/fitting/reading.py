@@ -6,7 +6,8 @@
 Each difference counts in both directions, which is why no mean is subtracted: the shift common to all pairs is the
 concept itself, and centred differences would have lost it. (RepE's reader shuffles the order within pairs, to the same
 end; this is its limit over all shuffles.) An axis has no sign; it is given the one on which the class steered toward
-has the larger mean. Pairs are those given, or random ones, drawn without replacement.
+has the larger mean, where RepE asks for the larger number of pairs. Pairs are those given, or random ones, drawn
+without replacement.
 """
 
 from __future__ import annotations

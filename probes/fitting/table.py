@@ -66,7 +66,7 @@ ALWAYS = ("mean", "metric")
 """Carried by every probe."""
 
 SHIPPED_GROUPS = ("erase", "transport", "reading")
-"""Carried by the shipped probes besides. Not `affine`: ten times the size of all else together at hidden size 576."""
+"""Carried by the shipped probes besides. Not `affine`: at hidden size 576 more than ten times all the rest."""
 
 
 def check_carry(names: Iterable[str], bounds: Bounds) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steering import record as field
 from steering.box_qp import rounds_for
 from steering.joint import JointSlabs
 from steering.kernels import joint, single
@@ -84,3 +85,27 @@ class JointKernel:
             resid.numpy(), out.numpy(), self._rows, self._slots, self._counts, self._weight, self._lift, self._gram,
             self._figures, self._shared, on, record, self._rounds,
         )  # fmt: skip
+
+
+def project_compiled(resid: Tensor, slabs: Slabs | JointSlabs) -> tuple[Tensor, Tensor]:
+    """Rows (n, hidden_size) under the same slabs, through the loops: what is stored, and which rows moved or missed.
+
+    `slabs` has no row axes. The second tensor is the record of the rows, (n, K, FIELDS).
+    """
+    several = isinstance(slabs, JointSlabs)
+    count = len(slabs.bias) if several else 1
+    ones, none = torch.ones(count, 1, dtype=torch.float64), torch.zeros(count, 1, dtype=torch.bool)
+    figures = {"scale": ones, "shift": 0 * ones, "gave": none}
+    on, noted = (
+        torch.ones(count, 1, len(resid), dtype=torch.bool),
+        field.blank(1, len(resid), count, device=resid.device),
+    )
+    rows, tokens = slabs.map(lambda value: value[None, None]), resid.contiguous()[None]
+    views = {"on": on.numpy(), "record": noted.numpy()}
+    if isinstance(rows, JointSlabs):
+        stored = torch.empty_like(tokens)
+        JointKernel(rows, rows=torch.tensor([0]), slots=[list(range(count))], **figures)(tokens, stored, **views)
+    else:
+        alone = SingleKernel(rows, acts=torch.tensor([True]), slot=torch.tensor([0]), **figures)
+        stored = alone(tokens, **views)
+    return stored[0], noted[0]

@@ -100,13 +100,7 @@ def test_the_change_is_the_least_in_the_metric(constraints: int, kind: str) -> N
     expected = reference(instances, metric)
     least = 1 + lengths(expected, metric)
 
-    slabs = joint_slabs(
-        instances.weight,
-        torch.zeros(70, constraints),
-        instances.low,
-        instances.high,
-        lifted=metric.lift(instances.weight),
-    )
+    slabs = metric.joint(instances.weight, torch.zeros(70, constraints), instances.low, instances.high)
     done = project_joint(instances.resid, slabs)
     change = done.resid - instances.resid
     assert not done.violated.any()
@@ -144,13 +138,7 @@ def test_no_feasible_point_is_nearer_in_the_metric_along_any_direction(constrain
     rng = np.random.default_rng(constraints)
     metric = draw_metric(rng)
     instances = draw(rng, metric, 30, constraints, "random")
-    slabs = joint_slabs(
-        instances.weight,
-        torch.zeros(30, constraints),
-        instances.low,
-        instances.high,
-        lifted=metric.lift(instances.weight),
-    )
+    slabs = metric.joint(instances.weight, torch.zeros(30, constraints), instances.low, instances.high)
     change = project_joint(instances.resid, slabs).resid - instances.resid
     length = metric.norm(change)
     root = torch.from_numpy(np.linalg.cholesky(dense(metric)))

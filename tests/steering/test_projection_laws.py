@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from steering.joint import JointSlabs, joint_slabs, project_joint
+from steering.joint import JointSlabs, project_joint
 from steering.metric import Metric
 from steering.slab import project
 
@@ -40,7 +40,7 @@ class Case(NamedTuple):
 
     @property
     def slabs(self) -> JointSlabs:
-        return joint_slabs(self.weight, self.bias, self.low, self.high, lifted=self.metric.lift(self.weight))
+        return self.metric.joint(self.weight, self.bias, self.low, self.high)
 
     def change(self) -> Tensor:
         done = project_joint(self.resid, self.slabs)

@@ -53,10 +53,10 @@ def test_every_forward_pass_begins_with_no_memory():
 
 def test_full_proportional_gain_lands_on_the_setpoint_from_both_sides(carrying, resid):
     probe = carrying(only=("mean",))
-    rule = Setpoint.of(probe, [1], Settings(coefficient=1.5))
+    rule = Setpoint.of(probe, [1], Settings(coefficient=-0.2))
     after = resid + rule.delta(resid, layer=1, carry={})
     means = probe.group("mean", 1)
     v = (means["positive"] - means["negative"]) / (means["positive"] - means["negative"]).norm()
-    torch.testing.assert_close(after @ v, (1.5 * v @ means["positive"]).expand(2, 5), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(after @ v, (-0.2 * v @ means["positive"]).expand(2, 5), rtol=1e-5, atol=1e-5)
     assert bool((resid @ v > after @ v).any())
     assert bool((resid @ v < after @ v).any())
