@@ -29,7 +29,7 @@ from steering.commandline import run_app
 from steering.embedded import tiller_home
 from steering.fitted import GROUPS
 from steering.models import DType
-from steering.probe import Probe
+from steering.probe import Probe, ranges
 
 app = typer.Typer(
     help="Make and inspect probes: linear read-outs of a concept from a model's residual stream.",
@@ -103,8 +103,8 @@ def train(
         str,
         typer.Option(
             help="Also fit and store what these controllers need, with commas between: transport, affine (hidden_size "
-            "squared numbers per layer), erase, reading, contrast (needs --group-column). Class means and the metric "
-            "of whitened projections are always stored."
+            "squared numbers per layer), erase, reading, contrast (needs --group-column), lqr (runs the model again), "
+            "state (state-space models). Class means and the metric of whitened projections are always stored."
         ),
     ] = "",
     licence: Annotated[str, typer.Option(help="Licence of the data, for the manifest.")] = "not stated",
@@ -241,7 +241,11 @@ def _named_file(text: str) -> tuple[str, Path]:
 
 def _about(probe: Probe) -> list[str]:
     manifest = probe.manifest
-    carried = [group for group in GROUPS if probe.carries(group)]
+    carried = [
+        group if len(at) == len(probe.layers) else f"{group} (layers {ranges(at)})"
+        for group in GROUPS
+        if (at := probe.layers_with(group))
+    ]
     base, default = manifest.base_model, manifest.default
     words = [f"{name} {value:.3f}" for scores in manifest.baselines.values() for name, value in scores.items()]
     return [

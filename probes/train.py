@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from probes.card import Card, write_card
 from probes.errors import FitError
 from probes.fit import FOLDS, SOLVER, choose_penalty
 from probes.fitting.table import FITS, by_class
+from probes.fitting.with_model import WITH_MODEL, check_model, fit_with_model
 from probes.layer import FittedLayer, Harvested, compare_poolings, fit_layer
 from probes.recipe import Parts, Recipe
 from probes.selection import default_layers, parse_layers
@@ -37,7 +38,7 @@ from steering.artefact import save_probe
 from steering.errors import InvalidRequest
 from steering.manifest import DatasetInfo, Default, FitInfo, Manifest
 from steering.models import LanguageModel
-from steering.probe import Probe
+from steering.probe import LayerProbe, Probe
 from steering.version import __version__
 
 
@@ -74,8 +75,9 @@ def run(
             param="version",
         )
     _check_writable(target.parent)
-    for group in recipe.carry:
-        by_class(parts.train, paired=FITS[group].paired)
+    check_model(recipe.carry, language_model)
+    if any(FITS[group].paired for group in recipe.carry if group in FITS):
+        by_class(parts.train, paired=True)
     reading = Reading(
         layers=parse_layers(recipe.layers, num_hidden_layers=info.num_hidden_layers),
         poolings=recipe.poolings,
@@ -87,9 +89,19 @@ def run(
         fitted, refused = _fit_all(data, reading.layers, pooling, c, recipe, progress)
         progress.say("fitting the lexical baseline")
         baseline = lexical_baseline(parts.train, {"test": parts.test, **parts.out_of_domain})
+    manifest = _manifest(language_model, parts, recipe, pooling, c, fitted, baseline)
+    layers = {layer: found.probe for layer, found in fitted.items()}
+    extra = fit_with_model(
+        recipe.carry,
+        language_model,
+        parts.train,
+        layers,
+        default=manifest.default.layers,
+        toward=recipe.toward,
+        stage=progress.stage,
+    )
     probe = Probe(
-        manifest=_manifest(language_model, parts, recipe, pooling, c, fitted, baseline),
-        layers={layer: found.probe for layer, found in fitted.items()},
+        manifest=manifest, layers={layer: _with_groups(found, extra.get(layer, {})) for layer, found in layers.items()}
     )
     tallies = {"train": data.train.tally, "calibration": data.calibration.tally, "test": data.test.tally}
     tallies |= {name: activations.tally for name, activations in data.out_of_domain.items()}
@@ -101,9 +113,15 @@ def run(
         refused=refused,
         dropped=parts.dropped,
         command=recipe.command,
-        carried={group: entry.use for group, entry in FITS.items() if probe.carries(group)},
+        carried={group: entry.use for group, entry in FITS.items() if probe.carries(group)}
+        | {group: use for group, use in WITH_MODEL.items() if group in recipe.carry},
     )
     return save_probe(probe, out, beside=partial(write_card, card))
+
+
+def _with_groups(layer: LayerProbe, groups: Mapping[str, Floats]) -> LayerProbe:
+    tensors = {name: torch.from_numpy(value) for name, value in groups.items()}
+    return replace(layer, fitted={**layer.fitted, **tensors})
 
 
 def _check_writable(folder: Path) -> None:

@@ -8,7 +8,7 @@ Saving and loading is `steering/artefact.py`; how a probe is fitted is the busin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -112,9 +112,14 @@ class Probe:
             )
         return "negative" if default.lower is None else "positive"
 
+    def layers_with(self, group: str) -> list[int]:
+        """The layers that have a group of `steering.fitted`, rising."""
+        parts = [f"{group}.{part}" for part in GROUPS[group]]
+        return sorted(layer for layer, read in self.layers.items() if all(part in read.fitted for part in parts))
+
     def carries(self, group: str) -> bool:
-        """Whether every layer has the group of `steering.fitted`."""
-        return all(f"{group}.{part}" in layer.fitted for layer in self.layers.values() for part in GROUPS[group])
+        """Whether every layer has the group."""
+        return len(self.layers_with(group)) == len(self.layers)
 
     def group(self, group: str, layer: int) -> dict[str, Tensor]:
         """The parts of a fitted group at one layer. Raises UnsupportedSteering when the probe does not carry it."""
@@ -122,9 +127,10 @@ class Probe:
         try:
             return {part: fitted[f"{group}.{part}"] for part in GROUPS[group]}
         except KeyError:
+            there = self.layers_with(group)
             raise UnsupportedSteering(
-                f"probe {self.id} carries no '{group}' statistics at layer {layer}, only its read-out"
-                f"{''.join(f', {name}' for name in GROUPS if self.carries(name))}; train it again with them",
+                f"probe {self.id} carries no '{group}' statistics at layer {layer}"
+                + (f", only at layers {ranges(there)}; steer those" if there else "; train it again with them"),
                 param="metric" if group == "metric" else "controller",
             ) from None
 
@@ -134,7 +140,7 @@ class Probe:
             return self.layers[layer]
         except KeyError:
             raise UnknownProbe(
-                f"probe {self.id} has no read-out at layer {layer}; it has layers {_ranges(self.layers)}"
+                f"probe {self.id} has no read-out at layer {layer}; it has layers {ranges(self.layers)}"
             ) from None
 
 
@@ -163,8 +169,8 @@ def _check_layer(fitted: LayerProbe, *, hidden_size: int, where: str) -> None:
             raise CorruptProbe(f"{where}: quantiles are not {QUANTILES} rising numbers; refit it")
 
 
-def _ranges(layers: Mapping[int, LayerProbe]) -> str:
-    """0, 1, 2, 5 -> '0-2, 5'"""
+def ranges(layers: Iterable[int]) -> str:
+    """Layers for people to read: 0, 1, 2, 5 is '0-2, 5'."""
     runs: list[list[int]] = []
     for layer in sorted(layers):
         if runs and layer == runs[-1][1] + 1:

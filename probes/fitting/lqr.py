@@ -185,17 +185,16 @@ def _enter(leaves: list[Tensor]) -> Callable[..., Any]:
     return hook
 
 
-def _leave(leaves: list[Tensor], total: Wide, start: int) -> Callable[..., Any]:
-    """Take the derivatives, turn differentiation off, and hand on the block's output without a graph."""
+def _leave(leaves: list[Tensor], total: Wide, start: int) -> Callable[..., None]:
+    """Take the derivatives and turn differentiation off; the block's output is handed on as it is."""
 
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
         resid = output[0] if isinstance(output, tuple) else output
         leaf = leaves.pop()
         count = len(resid)
         (rows,) = torch.autograd.grad(resid[:, -1, start : start + count].diagonal().sum(), leaf)
         torch.set_grad_enabled(False)
         total[start : start + count] += rows[:, -1].double().cpu().numpy()
-        return (resid.detach(), *output[1:]) if isinstance(output, tuple) else resid.detach()
 
     return hook
 

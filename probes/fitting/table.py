@@ -1,7 +1,7 @@
 """What a layer can be made to carry beside its read-out: one line per fitted group of `steering.fitted`.
 
 Every fit sees the pooled training activations of one layer, by class, and nothing else: neither calibration nor test
-texts. `lqr` and `state` are not here: they need the model, not activations.
+texts. `lqr` and `state` are not here (`probes/fitting/with_model.py`): they need the model, not activations.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from probes.fitting.metric import fit_metric
 from probes.fitting.reading import fit_reading
 from probes.fitting.samples import Toward
 from probes.fitting.transport import fit_transport
+from probes.fitting.with_model import WITH_MODEL
 from probes.shards import Floats
 from steering.bounds import Bounds
 
@@ -65,16 +66,17 @@ FITS: Mapping[str, Entry] = MappingProxyType(
 ALWAYS = ("mean", "metric")
 """Carried by every probe."""
 
-SHIPPED_GROUPS = ("erase", "transport", "reading")
+SHIPPED_GROUPS = ("erase", "transport", "reading", "lqr")
 """Carried by the shipped probes besides. Not `affine`: at hidden size 576 more than ten times all the rest."""
 
 
 def check_carry(names: Iterable[str], bounds: Bounds) -> None:
     """Raise FitError for a group that is not known, or one with a side when `bounds` are a band, which has none."""
     for name in names:
-        if name not in FITS:
-            raise FitError(f"a probe cannot be made to carry '{name}'; known are {', '.join(FITS)}", param="carry")
-        if FITS[name].sided and bounds.lower is not None and bounds.upper is not None:
+        if name not in FITS and name not in WITH_MODEL:
+            known = ", ".join([*FITS, *WITH_MODEL])
+            raise FitError(f"a probe cannot be made to carry '{name}'; known are {known}", param="carry")
+        if (name in WITH_MODEL or FITS[name].sided) and bounds.lower is not None and bounds.upper is not None:
             raise FitError(
                 f"'{name}' leads from one class to the other, but default bounds with both sides are a band and name "
                 "neither; give --upper or --lower alone, or leave it out of --carry",
@@ -102,12 +104,13 @@ def by_class(corpus: Corpus, *, paired: bool) -> tuple[NDArray[np.int64], NDArra
 
 
 def fit_groups(resid: Floats, corpus: Corpus, names: Iterable[str], *, toward: Toward) -> dict[str, Floats]:
-    """The groups of one layer, `ALWAYS` and `names`, from `resid` (texts, hidden_size) of the training `corpus`.
+    """The groups of one layer, `ALWAYS` and those of `names` in `FITS`, from `resid` (texts, hidden_size).
 
-    One fit after another, so that what each needs in float64 is freed before the next. Raises FitError as they say.
+    `corpus` is that of the training texts. One fit after another, so that what each needs in float64 is freed before
+    the next. Raises FitError as they say.
     """
     fitted: dict[str, Floats] = {}
-    for name in dict.fromkeys((*ALWAYS, *names)):
+    for name in dict.fromkeys((*ALWAYS, *(name for name in names if name in FITS))):
         negative, positive = by_class(corpus, paired=FITS[name].paired)
         fitted |= FITS[name].fit(resid[negative], resid[positive], toward=toward)
     return fitted

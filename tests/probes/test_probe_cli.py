@@ -12,6 +12,7 @@ from probes import pretrain
 from probes.__main__ import main
 from probes.errors import CorpusError
 from probes.fitting.table import ALWAYS, FITS
+from probes.fitting.with_model import WITH_MODEL
 from steering.artefact import load_probe
 
 
@@ -219,7 +220,8 @@ def test_show_and_the_card_list_what_a_probe_carries(arguments, tmp_path, capsys
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--carry", "transport,lqr"], "carry 'lqr'; known are mean, metric, transport, affine, erase, reading"),
+        (["--carry", "transport,rotate"], "carry 'rotate'; known are mean, metric, transport, affine, erase, reading"),
+        (["--carry", "state"], "no recurrent state at any layer"),
         (["--carry", "transport", "--lower", "0.1", "--upper", "0.9"], "'transport' leads from one class to the other"),
         (["--carry", "contrast"], "the texts are not pairs"),
     ],
@@ -234,4 +236,4 @@ def test_what_cannot_be_carried_is_refused_before_any_work(arguments, tmp_path, 
 def test_help_names_every_group_that_can_be_carried(capsys):
     main(["train", "--help"])
     shown = capsys.readouterr().out
-    assert all(group in shown for group in FITS.keys() - set(ALWAYS))
+    assert all(group in shown for group in (FITS.keys() | WITH_MODEL.keys()) - set(ALWAYS))

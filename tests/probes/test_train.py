@@ -18,8 +18,10 @@ from probes.errors import CorpusError, FitError
 from probes.fitting.erase import fit_erase
 from probes.fitting.means import fit_means
 from probes.fitting.metric import fit_metric
+from probes.fitting.state import fit_state_offsets
 from probes.fitting.table import ALWAYS, FITS, SHIPPED_GROUPS, by_class
 from probes.fitting.transport import fit_transport
+from probes.fitting.with_model import WITH_MODEL
 from probes.recipe import Parts, Recipe, arrange
 from probes.selection import default_layers, parse_layers
 from probes.train import Progress, run
@@ -93,6 +95,25 @@ def test_what_is_carried_is_fitted_on_the_training_texts_with_the_chosen_pooling
         assert read.fitted.keys() == expected.keys()
         for name, value in expected.items():
             np.testing.assert_array_equal(read.fitted[name].numpy(), value, err_msg=name)
+
+
+def test_groups_that_need_the_model_are_fitted_on_the_training_texts(lm, mamba_lm, parts, tmp_path):
+    recipe = replace(RECIPE, layers="0-3", poolings=("last",), C=0.01, carry=("lqr",))
+    folder = run(lm, parts, recipe, out=tmp_path / "out", work=tmp_path / "work")
+    probe = load_probe(folder)
+    layers = probe.layers_with("lqr")
+    assert layers == probe.manifest.default.layers
+    assert "- `lqr`: feedback gains" in (folder / "card.md").read_text(encoding="utf-8")
+    last = probe.group("lqr", layers[-1])["gain"]
+    unit = torch.nn.functional.normalize(
+        probe.at(layers[-1]).fitted["mean.negative"] - probe.at(layers[-1]).fitted["mean.positive"], dim=0
+    )
+    torch.testing.assert_close(last, unit / 2)  # after the last layer nothing follows: q / (q + r), both 1
+
+    recipe = replace(RECIPE, layers="1,2", poolings=("last",), C=0.01, carry=("state",))
+    probe = load_probe(run(mamba_lm, parts, recipe, out=tmp_path / "mamba", work=tmp_path / "states"))
+    for layer, groups in fit_state_offsets(mamba_lm, parts.train, toward="negative", layers=[1, 2]).items():
+        np.testing.assert_array_equal(probe.group("state", layer)["offset"].numpy(), groups["state.offset"])
 
 
 def test_every_probe_carries_means_and_metric_and_no_more_unasked(made):
@@ -246,7 +267,8 @@ def test_random_controls_use_the_seed(made):
 
 def test_the_table_of_fits_is_a_part_of_what_an_artefact_may_hold():
     assert FITS.keys() <= GROUPS.keys()
-    assert {*ALWAYS, *SHIPPED_GROUPS} <= FITS.keys()
+    assert WITH_MODEL.keys() <= GROUPS.keys() - FITS.keys()
+    assert {*ALWAYS, *SHIPPED_GROUPS} <= FITS.keys() | WITH_MODEL.keys()
     generator = np.random.default_rng(0)
     negative, positive = generator.standard_normal((2, 30, 5)).astype(np.float32)
     for name, entry in FITS.items():

@@ -163,8 +163,11 @@ def test_a_small_change_of_the_stream_becomes_what_the_jacobian_says_also_in_sta
 
 def test_nothing_is_left_on_the_model_or_of_the_gradient_mode(lm):
     before = [len(block._forward_hooks) + len(block._forward_pre_hooks) for block in lm.model.model.layers]
-    told = []
+    told, modes = [], []
+    handle = lm.model.model.layers[3].register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled()))
     mean_block_jacobians(lm, TEXTS[:2], [0, 1], advance=told.append)
+    handle.remove()
+    assert not any(modes)  # blocks that nothing is asked of build no graph
     assert [len(block._forward_hooks) + len(block._forward_pre_hooks) for block in lm.model.model.layers] == before
     assert torch.is_grad_enabled()
     assert all(parameter.grad is None for parameter in lm.model.parameters())

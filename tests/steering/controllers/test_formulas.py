@@ -200,6 +200,16 @@ def test_ablation_is_idempotent_and_changes_nothing_across_the_direction(carryin
     torch.testing.assert_close(once + (resid @ v).unsqueeze(-1) * v, resid, rtol=0, atol=1e-5)
 
 
+def test_piecewise_turns_at_the_centre_and_not_at_zero(carrying, resid):
+    probe = carrying(**{"reading.center": torch.tensor(4.0)})
+    v = probe.group("reading", LAYER)["vector"]
+    rule = ReadingVector.of(probe, [LAYER], Settings(coefficient=2.0, piecewise=True))
+    reads = torch.tensor([-9.0, 0.0, 3.0, 5.0, 9.0])
+    tokens = resid[:1] + (reads - resid[:1] @ v).unsqueeze(-1) * v
+    moved = rule.delta(tokens, layer=LAYER, carry={}) @ v
+    torch.testing.assert_close(moved, torch.tensor([[-2.0, -2.0, -2.0, 2.0, 2.0]]))
+
+
 def test_mean_matching_is_additive_with_coefficient_one(carrying, resid):
     probe = carrying()
     plain = Additive.of(probe, [LAYER], Settings()).delta(resid, layer=LAYER, carry={})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from steering.controllers.prompt import INSTRUCTIONS, instructed
-from steering.tiny import byte_tokenizer
+from steering.tiny import SPECIAL, byte_tokenizer
 
 ASK, PROMPT = INSTRUCTIONS["write Spanish"], "The sea"
 SYSTEM = "{% for m in messages %}<s>[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
@@ -15,7 +16,13 @@ DROPS = "{% for m in messages %}{% if m.role == 'user' %}[{{ m.role }}]{{ m.cont
 
 @pytest.fixture
 def tokenizer():
-    return byte_tokenizer()
+    """It begins every text with <s>, as the tokenizers of Llama and Gemma do."""
+    made = byte_tokenizer()
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", SPECIAL["bos_token_id"])]
+    )
+    assert made("a")["input_ids"][0] == made.bos_token_id
+    return made
 
 
 def test_a_chat_template_gets_it_as_the_system_message(tokenizer):
