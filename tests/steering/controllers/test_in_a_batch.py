@@ -5,16 +5,21 @@ The judge is a plain Transformers loop of one row without a cache, with hooks of
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from steering import Bounds, Constraint, Plan, Request, Sampling, capture, generate, steer
+from steering import Bounds, Constraint, Engine, Plan, Request, Sampling, capture, generate, steer
 from steering.architectures import residual_blocks
 from steering.controllers.base import Settings
 from steering.controllers.random import random_direction
+from steering.controllers.state_offset import StateEdit, StateOffset, held
 from steering.controllers.table import BOUNDED, CONTROLLERS, USES
 from steering.errors import InvalidBounds, InvalidRequest, UnsupportedSteering
+from steering.recurrent import recurrent_layers
 from steering.rows import RowSteering
+from steering.stepping import Stepper, left_pad
 
 PROMPT, NEW = (7, 30, 2, 99, 254, 11), 6
 SAMPLING = Sampling(max_tokens=NEW, temperature=0, ignore_eos=True)
@@ -204,3 +209,51 @@ def test_only_bounds_meet_at_a_layer(lm, make_fitted):
     apart = Plan((constraint(one, "additive", layers=(0, 1)), constraint(other, "slab", layers=(2, 3))))
     (done,) = generate(lm, [Request(PROMPT, SAMPLING, apart)])
     assert [done.steering.probes[probe.id].promised for probe in (one, other)] == [False, True]
+
+
+def test_a_state_offset_acts_on_its_own_row_at_every_generated_token(mamba_lm, make_probe):
+    shapes = recurrent_layers(mamba_lm.model)
+    generator = torch.Generator().manual_seed(0)
+    bare = make_probe(mamba_lm)
+    offsets = {layer: 3 * torch.randn(shape, generator=generator) for layer, shape in shapes.items()}
+    probe = replace(
+        bare,
+        layers={at: replace(read, fitted={"state.offset": offsets[at]}) for at, read in bare.layers.items()},
+    )
+    plan = Plan((Constraint(probe, controller="state-offset", layers=(1, 2), prompt="none"),))
+    requests = [Request(PROMPT, SAMPLING, plan), Request(PROMPT[:4], SAMPLING), Request(PROMPT[1:], SAMPLING, plan)]
+    together = generate(mamba_lm, requests)
+
+    stepper = Stepper(mamba_lm.model)
+    edit = StateEdit(StateOffset({layer: offsets[layer] for layer in (1, 2)}), torch.tensor([0]), torch.tensor([1.0]))
+    with torch.inference_mode():
+        logits = stepper.prefill(*left_pad([PROMPT], pad_token_id=0, device=mamba_lm.device))
+        expected = [int(logits.argmax())]
+        for _ in range(NEW - 1):
+            with held(mamba_lm.model, stepper.cache, [edit]):
+                logits = stepper.step(torch.tensor(expected[-1:]))
+            expected.append(int(logits.argmax()))
+    assert together[0].token_ids == expected
+    plain = [generate(mamba_lm, [replace(request, plan=None)])[0].token_ids for request in requests]
+    assert together[1].token_ids == plain[1]
+    assert together[0].token_ids != plain[0]
+    report = together[0].steering.probes[probe.id]
+    assert (report.tokens, report.edited, report.mean_dose) == (NEW - 1, NEW - 1, 0.0)
+    assert not report.promised
+
+
+def test_a_state_offset_on_a_model_without_states_is_refused_before_anything_is_written(lm, make_probe):
+    bare = make_probe(lm)
+    layers = {at: replace(read, fitted={"state.offset": torch.ones(4, 4)}) for at, read in bare.layers.items()}
+    plan = Plan((Constraint(replace(bare, layers=layers), controller="state-offset", prompt="none"),))
+    with pytest.raises(UnsupportedSteering, match="no recurrent state at any layer"):
+        generate(lm, [Request(PROMPT, SAMPLING, plan)])
+    with Engine(lm) as engine, pytest.raises(UnsupportedSteering, match="no recurrent state at any layer"):
+        engine.submit(Request(PROMPT, SAMPLING, plan))
+
+
+def test_a_state_offset_has_no_prompt_and_no_dose(make_probe, mamba_lm):
+    probe = make_probe(mamba_lm)
+    for wrong in ({"prompt": "last"}, {"prompt": "none", "max_dose": 0.1}):
+        with pytest.raises(InvalidRequest, match="acts between generated tokens"):
+            Constraint(probe, controller="state-offset", **wrong)
