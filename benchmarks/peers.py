@@ -88,7 +88,12 @@ def steering_vectors(model: nn.Module, probe: Probe, upper: Mapping[int, float])
 
 @contextmanager
 def repeng(model: nn.Module, probe: Probe, upper: Mapping[int, float]) -> Iterator[None]:
-    """An additive vector at every layer through `ControlModel.set_raw_control`."""
+    """An additive vector at every layer through `ControlModel.set_raw_control`.
+
+    repeng 0.4 names `np.float_` at import, which numpy 2 has not; it is lent for that moment.
+    """
+    if not hasattr(np, "float_"):
+        np.float_ = np.float64  # type: ignore[attr-defined]
     from repeng import ControlModel  # type: ignore[import-not-found]
 
     wrapped = ControlModel(model, list(upper))

@@ -110,21 +110,21 @@ class Compiler:
 
     def _joint(self, rows: Sequence[int], acting: Sequence[Acting], layer: int) -> JointSlabs:
         weight, bias, low, high = self._readers(rows, acting, layer)
-        lifted = None
-        if any(found[0][1].metric != "euclidean" for found in acting):
-            lifted = torch.zeros_like(weight)
-            for at, found in enumerate(acting):
-                lifted[at, [slot for slot, _ in found]] = _lift(found, layer)
-        slabs = joint_slabs(
-            weight,
-            bias,
-            low,
-            high,
-            lifted=lifted,
-            strength=torch.tensor([self._strength(row, found) for row, found in zip(rows, acting, strict=True)]),
-            max_dose=torch.tensor([_budget(found) for found in acting]),
-            promised=torch.tensor([all(constraint.promised for _, constraint in found) for found in acting]),
-        )
+        shared = {
+            "strength": torch.tensor([self._strength(row, found) for row, found in zip(rows, acting, strict=True)]),
+            "max_dose": torch.tensor([_budget(found) for found in acting]),
+            "promised": torch.tensor([all(constraint.promised for _, constraint in found) for found in acting]),
+        }
+        slabs = joint_slabs(weight, bias, low, high, **shared)
+        whitened = [at for at, found in enumerate(acting) if found[0][1].metric != "euclidean"]
+        if whitened:
+            lifted = weight.clone()
+            for at in whitened:
+                lifted[at, [slot for slot, _ in acting[at]]] = _lift(acting[at], layer)
+            here, other = torch.tensor(whitened), joint_slabs(weight, bias, low, high, lifted=lifted, **shared)
+            slabs = JointSlabs(
+                **{name: mine.index_copy(0, here, vars(other)[name][here]) for name, mine in vars(slabs).items()}
+            )
         return slabs.map(lambda value: value.unsqueeze(1))
 
     def _group(self, rows: tuple[int, ...], every: Sequence[Acting], layer: int) -> Group:

@@ -257,3 +257,22 @@ def test_a_state_offset_has_no_prompt_and_no_dose(make_probe, mamba_lm):
     for wrong in ({"prompt": "last"}, {"prompt": "none", "max_dose": 0.1}):
         with pytest.raises(InvalidRequest, match="acts between generated tokens"):
             Constraint(probe, controller="state-offset", **wrong)
+
+
+def test_rows_of_either_metric_do_not_feel_one_another(lm, make_fitted):
+    probes = [make_fitted(lm), make_fitted(lm, seed=1, name="other")]
+    bounds = Bounds(upper=-0.5, space="logit")
+    plans = [Plan(tuple(Constraint(probe, bounds, metric=m) for probe in probes)) for m in ("euclidean", "whitened")]
+
+    def stored(chosen):
+        steering = RowSteering(chosen, hidden_size=lm.info.hidden_size, device=lm.device, dtype=lm.dtype)
+        steering.begin(torch.zeros(len(chosen), 1, dtype=torch.long))
+        return steering.controllers()[2](resid[: len(chosen)])
+
+    resid = torch.randn(1, 1, lm.info.hidden_size, generator=torch.Generator().manual_seed(0)).expand(3, -1, -1)
+    resid = 3 * resid.contiguous()
+    one, other, again = stored([plans[0], plans[1], plans[0]])
+    assert torch.equal(one, stored(plans[:1])[0])
+    assert torch.equal(other, stored(plans[1:])[0])
+    assert torch.equal(one, again)
+    assert not torch.allclose(one, other, atol=1e-3)
