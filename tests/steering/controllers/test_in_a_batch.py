@@ -261,7 +261,7 @@ def test_a_state_offset_has_no_prompt_and_no_dose(make_probe, mamba_lm):
 
 def test_rows_of_either_metric_do_not_feel_one_another(lm, make_fitted):
     probes = [make_fitted(lm), make_fitted(lm, seed=1, name="other")]
-    bounds = Bounds(upper=-0.5, space="logit")
+    bounds = Bounds(upper=-6.0, space="logit")
     plans = [Plan(tuple(Constraint(probe, bounds, metric=m) for probe in probes)) for m in ("euclidean", "whitened")]
 
     def stored(chosen):
