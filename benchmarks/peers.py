@@ -8,7 +8,6 @@ their documentation says; where a package is not installed, its row says so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
@@ -110,8 +109,3 @@ PEERS: dict[str, Peer] = {
     "steering-vectors (additive)": steering_vectors,
     "repeng (additive)": repeng,
 }
-
-
-def free(layers: int) -> dict[int, float]:
-    """No bound at any layer."""
-    return dict.fromkeys(range(layers), math.inf)

@@ -1,69 +1,119 @@
-"""The arms of the quality table and what is kept of each sample: figures, never text."""
+"""An arm of a study: one way of writing the same continuations.
+
+It names a controller and its settings. The placebo of an arm that moves the residual stream is the same arm with
+`placebo=True`: controller `random`, asked how far the arm's rule would go (`steering.changes`). `none`, `prompt` and
+`state-offset` move no residual, so they have no placebo.
+"""
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from steering import Bounds, Constraint, Plan, Probe
+from steering.controllers.base import Settings
+from steering.controllers.prompt import INSTRUCTIONS, instructed
+from steering.controllers.table import USES, RuleName
 
-Kind = Literal["none", "slab", "random"]
+ArmController = Literal["none", "prompt", RuleName, "state-offset"]
 
 
 @dataclass(frozen=True)
 class Arm:
     """One way of writing the same continuations."""
 
-    kind: Kind
-    upper: float | None = None
-    """Bound on the probe's calibrated probability; None in the arm `none`."""
+    controller: ArmController
+    bounds: Bounds | None = None
+    """Of slab and capping"""
+    settings: Settings = field(default_factory=Settings)
+    strength: float = 1.0
+    instruction: str | None = None
+    """Of `prompt`: its key in `steering.controllers.prompt.INSTRUCTIONS`"""
+    placebo: bool = False
 
     @property
     def name(self) -> str:
-        return self.kind if self.upper is None else f"{self.kind} p<={self.upper:g}"
+        """`slab p<=0.1`, `additive c=2`; its placebo `random p<=0.1`, `random as additive c=2`."""
+        parts = [self.controller, *self._details()]
+        if not self.placebo:
+            return " ".join(parts)
+        return " ".join(["random", *parts[1:]] if self.controller == "slab" else ["random as", *parts])
+
+    @property
+    def file_name(self) -> str:
+        """Where its samples are kept."""
+        return re.sub(r"[^\w.+-]+", "-", self.name.replace(" p<=", "-")).strip("-") + ".jsonl"
+
+    @property
+    def sham(self) -> Arm | None:
+        """Its same-norm placebo; None when it moves no residual."""
+        if self.placebo or self.controller in ("none", "prompt", "state-offset"):
+            return None
+        return replace(self, placebo=True)
+
+    def prompt(self, text: str, tokenizer: Any) -> str | tuple[int, ...]:
+        """What the model is given for the prompt `text`."""
+        if self.instruction is None:
+            return text
+        return instructed(text, INSTRUCTIONS[self.instruction], tokenizer=tokenizer)
 
     def plan(self, probe: Probe, *, seed: int) -> Plan | None:
-        """The plan of one request; `seed` picks the random direction of the placebo."""
-        if self.kind == "none":
+        """The plan of one request; `seed` picks the placebo's direction. None when nothing is steered.
+
+        Raises UnsupportedSteering, naming what is missing, when `probe` lacks the statistics of the controller.
+        """
+        if self.controller == "none" or self.controller == "prompt":
             return None
-        constraint = Constraint(probe, Bounds(upper=self.upper), controller=self.kind, seed=seed)
+        if self.placebo:
+            assert self.controller != "state-offset", "it moves no residual"
+            constraint = Constraint(
+                probe,
+                self.bounds,
+                controller="random",
+                shadow=self.controller,
+                settings=self.settings,
+                strength=self.strength,
+                seed=seed,
+            )
+        else:
+            constraint = Constraint(
+                probe,
+                self.bounds,
+                controller=self.controller,
+                settings=self.settings,
+                strength=self.strength,
+                prompt="none" if self.controller == "state-offset" else "last",
+            )
         return Plan((constraint,))
+
+    def _details(self) -> list[str]:
+        """What sets it apart from other arms of its controller."""
+        uses = USES.get(self.controller, frozenset())
+        details = [] if self.instruction is None else [f"({self.instruction})"]
+        if self.bounds is not None:
+            mark = {"probability": "p{}{:g}", "logit": "logit{}{:g}", "percentile": "{}p{:g}"}[self.bounds.space]
+            sides = (("<=", self.bounds.upper), (">=", self.bounds.lower))
+            details += [mark.format(sign, value) for sign, value in sides if value is not None]
+        if "source" in uses:
+            details.append(self.settings.source)
+        if self.settings.piecewise:
+            details.append("piecewise")
+        if "coefficient" in uses:
+            details.append(f"c={self.settings.coefficient:.3g}")
+        if "gains" in uses:
+            details.append("gains " + ",".join(f"{gain:g}" for gain in self.settings.gains))
+        if self.strength != 1.0:
+            details.append(f"strength {self.strength:g}")
+        return details
+
+
+def with_placebos(arms: Sequence[Arm]) -> list[Arm]:
+    """`arms`, then the placebo of each that has one."""
+    return [*arms, *(sham for sham in (arm.sham for arm in arms) if sham is not None)]
 
 
 def quality_arms(bounds: Sequence[float]) -> list[Arm]:
-    """Unsteered, then the slab and its same-norm placebo at each bound."""
-    return [Arm("none"), *(Arm("slab", p) for p in bounds), *(Arm("random", p) for p in bounds)]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Figures of one continuation."""
-
-    prompt: int
-    """Index within its kind."""
-    kind: str
-    """`toxic` or `neutral` prompt"""
-    score: float
-    """Toxicity by the external scorer; NaN for a continuation without a word"""
-    perplexity: float
-    new_tokens: int
-    tokens: int
-    """Tokens read under the plan; 0 in the arm `none`"""
-    edited: int
-    violations: int
-    mean_dose: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; NaN becomes None."""
-        return {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in asdict(self).items()
-        }
-
-    @classmethod
-    def from_json(cls, row: dict[str, Any]) -> Sample:
-        """The inverse of `to_json`."""
-        values: dict[str, Any] = {name: math.nan if value is None else value for name, value in row.items()}
-        return cls(**values)
+    """Unsteered, then the slab and its same-norm placebo at each upper bound in probability."""
+    return with_placebos([Arm("none"), *(Arm("slab", Bounds(upper=bound)) for bound in bounds)])

@@ -1,9 +1,10 @@
-"""Fluency of continuations: conditional perplexity under the unsteered model.
+"""Fluency of continuations: conditional perplexity under the unsteered model, and repetition.
 
-    ppl(c | p) = exp( -1/|c| * sum_i log P(c_i | p, c_<i) )
+    ppl(c | p) = exp( -1/|c| * sum_i log P(c_i | p, c_<i) )        seq-rep-n(c) = 1 - |distinct n-grams| / |n-grams|
 
 Read it two-sided: looping text has a *low* perplexity, broken text a high one. It is taken on token ids, so no
-re-tokenisation blurs it. Not an external judge: the model that writes also scores.
+re-tokenisation blurs it. Not an external judge: the model that writes also scores. seq-rep-n is that of Welleck et al.
+(1908.04319), also on token ids.
 """
 
 from __future__ import annotations
@@ -42,3 +43,9 @@ def conditional_perplexity(
             values.append(math.exp(-float(row[-count:].mean())) if count else math.nan)
         on_batch(len(rows))
     return values
+
+
+def repetition(token_ids: Sequence[int], *, n: int = 4) -> float:
+    """Share of the n-grams of `token_ids` that came before; NaN when it is shorter than n."""
+    grams = list(zip(*(token_ids[start:] for start in range(n)), strict=False))
+    return 1.0 - len(set(grams)) / len(grams) if grams else math.nan

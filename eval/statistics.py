@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -58,3 +59,36 @@ def bootstrap(
 def median(sample: np.ndarray) -> float:
     """The middle value, for `bootstrap`."""
     return float(np.median(sample))
+
+
+def mcnemar(worse: int, better: int) -> float:
+    """Exact two-sided p of McNemar's test: prompts on which two arms disagree fall to either side like a fair coin."""
+    n = worse + better
+    tail: float = sum(math.comb(n, k) for k in range(min(worse, better) + 1)) / 2**n
+    return min(1.0, 2 * tail)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How one arm's share differs from another's on the same prompts."""
+
+    change: Estimate
+    """Bootstrap over prompts"""
+    p: float
+    """Exact McNemar"""
+
+    @property
+    def lower(self) -> bool:
+        """Lower beyond chance. The bootstrap alone is too sure of itself when few prompts differ: 4 against 0 of 64."""
+        return self.change.high < 0 and self.p < 0.05
+
+    @property
+    def higher(self) -> bool:
+        """Higher beyond chance."""
+        return self.change.low > 0 and self.p < 0.05
+
+
+def paired(hits: Sequence[bool], control: Sequence[bool]) -> Paired:
+    """Share of `hits` less share of `control`, prompt by prompt."""
+    differences = [float(hit) - float(was) for hit, was in zip(hits, control, strict=True)]
+    return Paired(bootstrap(differences), mcnemar(differences.count(1.0), differences.count(-1.0)))

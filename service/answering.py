@@ -113,11 +113,7 @@ def usage(choices: Sequence[Choice], order: Order) -> Usage:
 def _admit(order: Order, loaded: Loaded) -> tuple[list[Request], list[Future[Completion]]]:
     """Check everything, then queue all rows or none. Runs in the admission thread."""
     steering = order.steering
-    plan = (
-        None
-        if steering is None
-        else steering.to_plan(loaded.probes, dtype=loaded.engine.lm.dtype, seed=order.sampling.seed)
-    )
+    plan = None if steering is None else steering.to_plan(loaded.probes, lm=loaded.engine.lm, seed=order.sampling.seed)
     prompts = [_encoded(order, index, loaded) for index in range(len(order.prompts))]
     scores = steering is not None and steering.report == "tokens"
     rows = [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BeforeValidator, Field
 
 from service.errors import UNSUPPORTED, ApiError, describe
@@ -19,6 +18,7 @@ from steering.constraint import Constraint, MetricName, Prompt
 from steering.controllers.base import Settings, Source
 from steering.controllers.table import BOUNDED, ControllerName, RuleName
 from steering.errors import TillerError, UnknownProbe
+from steering.models import LanguageModel
 from steering.plan import OnInfeasible, Plan
 from steering.probe import Probe
 from steering.store import ProbeStore
@@ -152,11 +152,11 @@ class SteeringField(Strict):
     baseline: bool = False
     """Add an unsteered twin of every choice, drawn with the same seed."""
 
-    def to_plan(self, store: ProbeStore, *, dtype: torch.dtype, seed: int) -> Plan | None:
+    def to_plan(self, store: ProbeStore, *, lm: LanguageModel, seed: int) -> Plan | None:
         """The plan to generate by; None for mode `off`, whose constraints are checked all the same.
 
-        `dtype` is what the model stores, which must be able to hit the bounds; `seed` is that of the placebo's
-        direction. Raises ApiError that names the field.
+        `lm` must have the states and the dtype the constraints ask for; `seed` is that of the placebo's direction.
+        Raises ApiError that names the field.
         """
         constraints = []
         for index, field in enumerate(self.constraints):
@@ -164,7 +164,9 @@ class SteeringField(Strict):
             try:
                 constraint = field.to_constraint(store, seed=seed)
                 if self.mode == "enforce":
-                    constraint.check_representable(dtype)
+                    constraint.check_representable(lm.dtype)
+                if constraint.offset is not None:
+                    constraint.offset.check(lm.model)
             except ApiError as error:
                 raise ApiError(error.kind, error.message, param=f"{where}.{error.param}") from None
             except UnknownProbe as error:

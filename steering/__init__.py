@@ -1,7 +1,8 @@
 """steering: keep a language model's residual stream inside the regions you allow.
 
-The base of the house: torch and transformers only. `Bounds` and a `Probe` make a `Constraint`, constraints make a
-`Plan`, and `generate` (or an `Engine`) writes with one plan per row. `capture` and `steer` are the two verbs below.
+The base of the house: torch and transformers, and numba for the compiled loops of the CPU. `Bounds` and a `Probe` make
+a `Constraint`, constraints make a `Plan`, and `generate` (or an `Engine`) writes with one plan per row. `capture` and
+`steer` are the two verbs below.
 """
 
 from steering.artefact import load_probe, save_probe

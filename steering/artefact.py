@@ -112,7 +112,7 @@ def _tensors(probe: Probe) -> dict[str, Tensor]:
             "resid_norm": torch.tensor(fitted.resid_norm, dtype=torch.float32),
             "quantiles.negative": fitted.quantiles_negative,
             "quantiles.positive": fitted.quantiles_positive,
-            **{name: tensor.cpu().contiguous() for name, tensor in fitted.fitted.items()},
+            **{name: tensor.cpu().contiguous().clone() for name, tensor in fitted.fitted.items()},
         }
         tensors |= {f"layers.{layer}.{name}": value for name, value in named.items() if value is not None}
     return tensors

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from steering.changes import Change, Elsewhere, Group, JointChange, RuleChange, 
 from steering.constraint import Constraint, Reading, inward
 from steering.controllers.base import Controller
 from steering.controllers.random import random_direction
-from steering.controllers.table import CONTROLLERS
 from steering.joint import JointSlabs, joint_slabs
 from steering.metric import Metric
 from steering.plan import Plan
@@ -38,16 +37,18 @@ class LayerWork:
     """Of the rows with several bounds here, in the order of `rows`; None when there are none"""
     rows: tuple[int, ...]
     """Which rows those are"""
+    place: Tensor
+    """(n,) int64: the same, to index with"""
+    every: Tensor
+    """(rows,) int64: 0, 1, 2, ..."""
+    alone: Tensor
+    """(rows, 1) bool: the rows that `single` holds"""
     groups: tuple[Group, ...]
     """The rows that follow a rule without bounds, or a placebo"""
     acting: tuple[Acting, ...]
     """What this was made from, row by row"""
-
-    @property
-    def alone(self) -> tuple[int, ...]:
-        """The rows `single` holds."""
-        others = {*self.rows, *(row for group in self.groups for row in group.rows)}
-        return tuple(row for row, found in enumerate(self.acting) if found and row not in others)
+    verified: bool
+    """Whether any row is under a promise here"""
 
     def to(self, device: torch.device) -> LayerWork:
         """The same on another device."""
@@ -55,12 +56,14 @@ class LayerWork:
         def move(value: Tensor) -> Tensor:
             return value.to(device)
 
-        return LayerWork(
-            self.single.map(move),
-            self.joint and self.joint.map(move),
-            self.rows,
-            tuple(group.to(device) for group in self.groups),
-            self.acting,
+        return replace(
+            self,
+            single=self.single.map(move),
+            joint=self.joint and self.joint.map(move),
+            place=move(self.place),
+            every=move(self.every),
+            alone=move(self.alone),
+            groups=tuple(group.to(device) for group in self.groups),
         )
 
 
@@ -87,6 +90,10 @@ class Compiler:
             single=self._single(range(len(acting)), alone, layer),
             joint=self._joint(rows, [acting[row] for row in rows], layer) if rows else None,
             rows=rows,
+            place=torch.tensor(rows, dtype=torch.long),
+            every=torch.arange(len(acting)),
+            alone=torch.tensor([[bool(found)] for found in alone]),
+            verified=bool(rows) or any(alone),
             groups=tuple(self._group(tuple(which), acting, layer) for which in grouped.values()),
             acting=tuple(acting),
         )
@@ -104,16 +111,22 @@ class Compiler:
             direction=torch.stack(direction),
             strength=torch.tensor([self._strength(row, found) for row, found in zip(rows, acting, strict=True)]),
             max_dose=torch.tensor([_budget(found) for found in acting]),
-            promised=torch.tensor([all(constraint.promised for _, constraint in found) for found in acting]),
+            promised=torch.tensor([_exact(found) for found in acting]),
         )
         return slabs.map(lambda value: value.unsqueeze(1))
 
     def _joint(self, rows: Sequence[int], acting: Sequence[Acting], layer: int) -> JointSlabs:
         weight, bias, low, high = self._readers(rows, acting, layer)
+        soft = torch.zeros(len(rows), self._slots, dtype=torch.bool)
+        for at, (row, found) in enumerate(zip(rows, acting, strict=True)):
+            plan = self._plans[row]
+            assert plan is not None
+            soft[at, [slot for slot, _ in found if plan.gave_way(layer, slot)]] = True
         shared = {
+            "soft": soft,
             "strength": torch.tensor([self._strength(row, found) for row, found in zip(rows, acting, strict=True)]),
             "max_dose": torch.tensor([_budget(found) for found in acting]),
-            "promised": torch.tensor([all(constraint.promised for _, constraint in found) for found in acting]),
+            "promised": torch.tensor([_exact(found) for found in acting]),
         }
         slabs = joint_slabs(weight, bias, low, high, **shared)
         whitened = [at for at, found in enumerate(acting) if found[0][1].metric != "euclidean"]
@@ -131,20 +144,22 @@ class Compiler:
         acting = [every[row] for row in rows]
         weight, bias, low, high = self._readers(rows, acting, layer)
         first = acting[0][0][1]
-        units = [random_direction(self._hidden_size, seed=found[0][1].seed, layer=layer) for found in acting]
+        sham = first.controller == "random"
+        units = [random_direction(self._hidden_size, seed=found[0][1].seed, layer=layer) for found in acting if sham]
         return Group(
             key=(rows, self._key(acting[0])),
             rows=rows,
+            place=torch.tensor(rows),
             change=self._change(rows, acting, layer),
             weight=weight.unsqueeze(1),
             bias=bias.unsqueeze(1),
             low=low.unsqueeze(1),
             high=high.unsqueeze(1),
-            unit=torch.stack(units).unsqueeze(1) if first.controller == "random" else None,
+            unit=torch.stack(units).unsqueeze(1) if sham else None,
         )
 
     def _change(self, rows: tuple[int, ...], acting: Sequence[Acting], layer: int) -> Change:
-        first = acting[0][0][1]
+        first, each = acting[0][0][1], list(zip(rows, acting, strict=True))
         if first.bounded:
             several = len(acting[0]) > 1
             return (
@@ -153,11 +168,15 @@ class Compiler:
                 else SlabChange(self._single(rows, acting, layer))
             )
         if first.rule == "state-offset":
-            return Elsewhere()
+            acts = [
+                [found[0][1].settings.coefficient * self._strength(row, found) != 0]
+                for row, found in zip(rows, acting, strict=True)
+            ]
+            return Elsewhere(torch.tensor(acts))
         key = self._key(acting[0])
         if key not in self._rules:
-            self._rules[key] = CONTROLLERS[first.rule].of(first.probe, first.at_layers, first.settings)
-        strength = [[self._strength(row, found)] for row, found in zip(rows, acting, strict=True)]
+            self._rules[key] = first.free_rule
+        strength = [[self._strength(row, found)] for row, found in each]
         return RuleChange(
             self._rules[key], layer, torch.tensor(strength), torch.tensor([[_budget(found)] for found in acting])
         )
@@ -201,6 +220,11 @@ class Compiler:
 def _budget(found: Acting) -> float:
     """The smallest of those that meet."""
     return min((constraint.max_dose for _, constraint in found if constraint.max_dose is not None), default=math.inf)
+
+
+def _exact(found: Acting) -> bool:
+    """Whether the slabs are held by verified steps: of the rows under a promise, and of what a placebo shadows."""
+    return all(constraint.strength == 1.0 for _, constraint in found)
 
 
 def _verified(found: Acting) -> bool:

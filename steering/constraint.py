@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from steering.bounds import Bounds
-from steering.controllers.base import Settings
+from steering.controllers.base import Controller, Settings
 from steering.controllers.state_offset import StateOffset
 from steering.controllers.table import BOUNDED, CONTROLLERS, USES, ControllerName, RuleName
 from steering.errors import InvalidBounds, InvalidRequest, UnsupportedSteering
@@ -26,6 +26,10 @@ from steering.slab import narrowest
 
 Prompt = Literal["none", "first", "last", "all"]
 MetricName = Literal["euclidean", "whitened"]
+
+
+MAX_COEFFICIENT = 1e6
+"""No stream is so long that a larger one makes sense, and beyond it float32 norms would overflow."""
 
 
 class Reading(NamedTuple):
@@ -61,9 +65,10 @@ class Constraint:
     generation: tuple[int, int | None] = (0, None)
     """Generated tokens from `start` up to, not including, `stop`; None is no end."""
     strength: float = 1.0
-    """Share of the change that is applied, in (0, 1]; below 1 the bound is not promised."""
+    """Share of the change that is applied, in (0, 1]; below 1 the bound is not promised. Where bounds meet at a layer,
+    the smallest holds for their one change."""
     max_dose: float | None = None
-    """Cap on ||delta|| / ||resid||; rows it stops are counted as capped."""
+    """Cap on ||delta|| / ||resid||; rows it stops are counted as capped. Where bounds meet, the smallest holds."""
     seed: int = 0
     """Of the random direction; unused by the other controllers."""
     metric: MetricName = "euclidean"
@@ -119,6 +124,11 @@ class Constraint:
         if self.rule != "state-offset":
             return None
         return StateOffset.of(self.probe, self.at_layers, self.settings)
+
+    @cached_property
+    def free_rule(self) -> Controller:
+        """The fitted rule of a controller without bounds."""
+        return CONTROLLERS[self.rule].of(self.probe, self.at_layers, self.settings)
 
     @property
     def promised(self) -> bool:
@@ -185,15 +195,20 @@ class Constraint:
             raise InvalidRequest(
                 f"max_dose is {self.max_dose}; expected a finite number above 0, or null for no cap", param="max_dose"
             )
-        if not all(math.isfinite(number) for number in (self.settings.coefficient, *self.settings.gains)):
-            raise InvalidRequest("coefficient and gains must be finite numbers", param="coefficient")
+        for name, numbers in (("coefficient", (self.settings.coefficient,)), ("gains", self.settings.gains)):
+            if not all(abs(number) <= MAX_COEFFICIENT for number in numbers):
+                raise InvalidRequest(
+                    f"{name} is {', '.join(f'{number:g}' for number in numbers)}; expected at most "
+                    f"{MAX_COEFFICIENT:g} in size",
+                    param=name,
+                )
 
     def _check_statistics(self) -> None:
         """That the probe carries what the rule is made from."""
         if self.rule == "state-offset":
             assert self.offset is not None
         elif not self.bounded:
-            CONTROLLERS[self.rule].of(self.probe, self.at_layers, self.settings)
+            assert self.free_rule is not None
 
     def _check_controller(self) -> None:
         """Nothing a caller says is ignored: what the rule has no use for is refused."""
@@ -203,7 +218,8 @@ class Constraint:
             raise InvalidBounds(f"controller '{self.rule}' holds bounds; give lower or upper", param="upper")
         if not self.bounded and self.bounds is not None:
             raise InvalidBounds(
-                f"controller '{self.rule}' holds no bounds; leave out lower and upper, or use 'slab'", param="upper"
+                f"controller '{self.rule}' holds no bounds; leave out lower and upper, or use 'slab'",
+                param="lower" if self.bounds.upper is None else "upper",
             )
         if not self.bounded and self.metric != "euclidean":
             raise UnsupportedSteering(

@@ -26,10 +26,12 @@ INFEASIBLE = 1e-5
 """Distance, relative to the bounds, by which slabs must miss each other to be called disjoint."""
 SOFTNESS = 1e-10
 """Weights so nearly parallel that meeting needs multipliers above INFEASIBLE / SOFTNESS count as parallel."""
+COMPROMISE = 1e-4
+"""Softness of bounds that had to give way: they are missed by this share of the step, and multipliers stay small."""
 
 _CANDIDATE_NUMBERS = 2**24
 """Numbers the candidates of one piece may hold."""
-_TRAILING = {"weight": 2, "bias": 1, "low": 1, "high": 1, "lift": 2, "size": 1, "gram": 2}
+_TRAILING = {"weight": 2, "bias": 1, "low": 1, "high": 1, "lift": 2, "size": 1, "gram": 2, "soft": 1}
 """Axes of a field behind the row axes; 0 where it is not named."""
 
 
@@ -51,6 +53,8 @@ class JointSlabs:
     """(..., K): sqrt(w_k' M w_k), logits per unit of the metric; 1 for a constraint that is not there"""
     gram: Tensor
     """(..., K, K) float64: G with a unit diagonal"""
+    soft: Tensor
+    """(..., K) bool: bounds that contradict others and have given way; approached, and not verified"""
     strength: Tensor
     """(...) share of delta that is applied; 0 only measures"""
     max_dose: Tensor
@@ -83,6 +87,7 @@ def joint_slabs(
     high: Tensor,
     *,
     lifted: Tensor | None = None,
+    soft: Tensor | None = None,
     strength: Tensor | float = 1.0,
     max_dose: Tensor | float = math.inf,
     promised: Tensor | bool = True,
@@ -100,6 +105,8 @@ def joint_slabs(
     moves = lifted.double() / size.unsqueeze(-1) if euclidean else lift.double()
     gram = (weight.double() @ moves.mT) / size.unsqueeze(-1)
     gram = gram + torch.diag_embed((square == 0).double())
+    soft = torch.zeros_like(square, dtype=torch.bool) if soft is None else soft
+    gram = gram + torch.diag_embed(soft.double() * COMPROMISE)
     return JointSlabs(
         weight=weight,
         bias=bias.float(),
@@ -108,17 +115,19 @@ def joint_slabs(
         lift=lift,
         size=size.float(),
         gram=gram,
+        soft=soft,
         strength=torch.as_tensor(strength, dtype=torch.float32),
         max_dose=torch.as_tensor(max_dose, dtype=torch.float32),
         promised=torch.as_tensor(promised),
     )
 
 
-def feasible_box(slabs: JointSlabs) -> tuple[Tensor, Tensor, Tensor]:
+def feasible_box(slabs: JointSlabs, *, reach: float = math.inf) -> tuple[Tensor, Tensor, Tensor]:
     """Bounds that can be met together, (..., K) low and high, and which constraints had to give, (..., K) bool.
 
-    Slabs of independent weights always intersect. Where they do not (parallel weights with disjoint bounds), each
-    bound gives way by its share of the smallest sum of squared distances, measured in the metric.
+    Slabs of independent weights always intersect, but when the weights are nearly parallel, perhaps very far away:
+    where the nearest common point is further than `reach` from the origin, in the metric, they count as disjoint too.
+    Where slabs are disjoint, each bound gives way by its share of the smallest sum of squared distances.
     """
     flat = slabs.gram.reshape(-1, *slabs.gram.shape[-2:])
     rows = (len(flat), flat.shape[-1])
@@ -127,12 +136,15 @@ def feasible_box(slabs: JointSlabs) -> tuple[Tensor, Tensor, Tensor]:
         (value.double().expand(*slabs.gram.shape[:-1]).reshape(rows) / size)
         for value in (slabs.bias, slabs.low, slabs.high)
     )
-    # Soft bounds: a slack of SOFTNESS per unit of multiplier. Where the slabs meet it vanishes; where they do not, it
+    # Soft bounds: a slack of `softness` per unit of multiplier. Where the slabs meet it vanishes; where they do not, it
     # is the least-squares compromise.
-    soft = flat + SOFTNESS * torch.eye(rows[1], dtype=flat.dtype, device=flat.device)
-    slack = SOFTNESS * solve_box(bias, soft, low, high)[0]
-    reach = 1 + bias.abs() + finite(low).abs() + finite(high).abs()
-    gave = slack.abs() > INFEASIBLE * reach.amax(dim=-1, keepdim=True)
+    eye = torch.eye(rows[1], dtype=flat.dtype, device=flat.device)
+    multiplier = solve_box(bias, flat + SOFTNESS * eye, low, high)[0].unsqueeze(-1)
+    far = (multiplier.mT @ flat @ multiplier).squeeze(-1) > reach**2
+    softness = torch.where(far, COMPROMISE, SOFTNESS)
+    slack = softness * solve_box(bias, flat + softness.unsqueeze(-1) * eye, low, high)[0]
+    around = 1 + bias.abs() + finite(low).abs() + finite(high).abs()
+    gave = slack.abs() > INFEASIBLE * around.amax(dim=-1, keepdim=True)
     low = torch.where(gave, low - slack.clamp_min(0), low)
     high = torch.where(gave, high - slack.clamp_max(0), high)
     shape = slabs.gram.shape[:-1]
@@ -186,8 +198,8 @@ def _project(resid: Tensor, slabs: JointSlabs) -> Projected:
     candidates = (work + delta * share.unsqueeze(-1)).to(resid.dtype)
 
     value = read_logits(candidates, slabs)
-    inside = within(value, slabs.low, slabs.high).all(dim=-1)
-    safely = inside & within(value, slabs.low + headroom, slabs.high - headroom).all(dim=-1)
+    inside = (slabs.soft | within(value, slabs.low, slabs.high)).all(dim=-1)
+    safely = inside & (slabs.soft | within(value, slabs.low + headroom, slabs.high - headroom)).all(dim=-1)
     choice = ((inside.to(torch.uint8) + safely) * slabs.promised).argmax(dim=0, keepdim=True)
 
     moved = outside.any(dim=-1) & (slabs.strength > 0)

@@ -42,6 +42,8 @@ class Piece(NamedTuple):
     layer: int
     """Its index in the tables"""
     rows: tuple[int, ...]
+    place: Tensor
+    """(rows,) int64: the same, to index with"""
     on: Tensor
     """(slots, rows, seq) bool: which constraints these rows follow here, and at which tokens"""
     done: Pass
@@ -55,18 +57,16 @@ def fold(pieces: Sequence[Piece], tables: Tables, record: Tensor) -> Tensor:
     device = record.device
     for rows in dict.fromkeys(piece.rows for piece in pieces):
         mine = [piece for piece in pieces if piece.rows == rows]
-        layers = torch.tensor([piece.layer for piece in mine])
-        which = torch.tensor(rows)
+        place = mine[0].place.to(device)
         on = torch.stack([piece.on.to(device) for piece in mine])
         done = Pass(
             *(torch.stack([part.to(device) for part in parts]) for parts in zip(*(p.done for p in mine), strict=True))
         )
         scale, shift, gave = (
-            table[layers.to(table.device)][..., which.to(table.device)].unsqueeze(-1)
+            torch.stack([table[piece.layer] for piece in mine])[..., place].unsqueeze(-1)
             for table in (tables.scale, tables.shift, tables.gave)
         )
         lines = _lines(done, on, scale, shift, gave).permute(1, 2, 0, 3)
-        place = which.to(device)
         record = record.index_copy(0, place, field.merge(record[place], lines))
     return record
 

@@ -22,6 +22,9 @@ from steering.joint import feasible_box, joint_slabs
 Mode = Literal["enforce", "monitor"]
 OnInfeasible = Literal["error", "least_squares"]
 
+FAR = 4.0
+"""Bounds whose nearest common point is this many mean lengths of the stream away contradict one another in practice."""
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -121,11 +124,12 @@ class Plan:
             bounds[:, 0],
             bounds[:, 1],
         )
-        low, high, gave = feasible_box(slabs)
+        low, high, gave = feasible_box(slabs, reach=FAR * max(probe.resid_norm for probe in fitted))
         if self.on_infeasible == "error" and bool(gave.any()):
             names = " and ".join(c.probe.id for (_, c), gives in zip(meeting, gave.tolist(), strict=True) if gives)
             raise InvalidBounds(
-                f"at layer {layer} the bounds of {names} contradict one another: no residual meets both. Widen one, "
+                f"at layer {layer} the bounds of {names} contradict one another: no residual of any usual length meets "
+                "them. Widen one, "
                 "give them disjoint layers, or say on_infeasible 'least_squares'",
                 param="constraints",
             )

@@ -108,7 +108,8 @@ class Probe:
         default = self.manifest.default
         if (default.lower is None) == (default.upper is None):
             raise UnsupportedSteering(
-                f"the default bounds of {self.id} are a band, so 'toward' has no meaning; use the slab controller"
+                f"the default bounds of {self.id} are a band, so 'toward' has no meaning; use the slab controller",
+                param="controller",
             )
         return "negative" if default.lower is None else "positive"
 

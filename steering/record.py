@@ -18,12 +18,12 @@ PAIRS, DOSE = 5, 6
 TOKENS, EDITED, CAPPED, INFEASIBLE, VIOLATIONS = range(7, 12)
 MAXIMA, FIELDS = 5, 12
 
-_BLANK = (-math.inf,) * MAXIMA + (0.0,) * (FIELDS - MAXIMA)
+BLANK = (-math.inf,) * MAXIMA + (0.0,) * (FIELDS - MAXIMA)
 
 
 def blank(*shape: int, device: torch.device) -> Tensor:
     """(*shape, FIELDS): nothing has happened yet."""
-    return torch.tensor(_BLANK, dtype=torch.float64, device=device).repeat(*shape, 1)
+    return torch.tensor(BLANK, dtype=torch.float64, device=device).repeat(*shape, 1)
 
 
 def merge(record: Tensor, other: Tensor) -> Tensor:

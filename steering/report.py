@@ -25,7 +25,7 @@ class ProbeReport:
     edited: int
     """Tokens moved at one layer at least."""
     capped: int
-    """Tokens that `max_dose` left outside at some layer."""
+    """Tokens that `max_dose` left outside at some layer; of a rule without bounds, those whose step it shortened."""
     infeasible: int
     """Tokens at which the plan's bounds contradict one another, and this one had to give way (least squares)."""
     violations: int

@@ -18,6 +18,7 @@ from steering.compilation import Compiler, LayerWork
 from steering.controllers.state_offset import StateEdit
 from steering.errors import SteeringNotApplied
 from steering.hooks import Controller
+from steering.kernels.passing import OneToken
 from steering.layers import CompiledLayer, Now, TensorLayer
 from steering.passes import fold
 from steering.plan import Plan
@@ -54,11 +55,13 @@ class RowSteering:
         self._tables = compile_tables(plans, self.layers, device=device, prompt_tokens=prompt_tokens)
         rows, self._slots = len(plans), self._tables.start.shape[1]
         compiler = Compiler(plans, hidden_size=hidden_size, slots=self._slots)
-        self._compiled = device.type == "cpu" and dtype == torch.float32
+        compiled = device.type == "cpu" and dtype == torch.float32 and self.layers
+        self._one = OneToken(self._tables, rows=rows) if compiled else None
         self._layers = [self._layer(compiler.layer(layer), index) for index, layer in enumerate(self.layers)]
         self._tally = Tally(plans, slots=self._slots, device=device)
-        self._states = StateEdits(plans, self.layers)
+        self._states = StateEdits(plans, self.layers, device=device)
         self._rows = rows
+        self._hidden_size = hidden_size
         self._now: Now | None = None
 
     def controllers(self) -> dict[int, Controller]:
@@ -71,17 +74,22 @@ class RowSteering:
 
     def begin(self, offsets: Tensor) -> None:
         """Announce the tokens of the next forward pass: their offsets, (batch, seq) int64 on the host."""
+        expected = (self._rows, offsets.shape[1], self._hidden_size)
+        if self._one is not None and offsets.shape[1] == 1:
+            start = 0 if self._one.announce(offsets) else 1
+            self._now = Now(start, offsets, self._one.on, self._one.record, expected, self._one)
+            return
         on = self._tables.on(offsets)
         needed = on.flatten(0, 2).any(dim=0).nonzero()
         start = int(needed[0]) if len(needed) else offsets.shape[1]
         on = on[..., start:].contiguous().to(self._device)
         blank = record.blank(self._rows, on.shape[-1], self._slots, device=self._device)
-        self._now = Now(start, offsets[:, start:], on, blank)
+        self._now = Now(start, offsets[:, start:], on, blank, expected)
 
     def state_edits(self) -> list[StateEdit]:
         """What acts on recurrent states in the step announced by `begin`, for `held` around it."""
         assert self._now is not None, "begin comes first"
-        return self._states.at(self._now.on) if self._now.on.shape[-1] else []
+        return self._states.at(self._now.on) if self._now.steered else []
 
     def collect(self) -> None:
         """Add the forward pass that has just ended to the totals.
@@ -90,15 +98,19 @@ class RowSteering:
         """
         now = self._now
         assert now is not None, "begin comes first"
-        if now.offsets.shape[1] == 0 or not self.layers:
+        if not now.steered or not self.layers:
             return
-        missing = [layer for index, layer in enumerate(self.layers) if index not in now.ran]
-        if missing:
+        if len(now.ran) < len(self.layers):
+            missing = [layer for index, layer in enumerate(self.layers) if index not in now.ran]
             raise SteeringNotApplied(
                 f"a forward pass ran without its controllers at layers {missing}, so its text would be unsteered; "
                 "run the model inside steer(model, steering.controllers())"
             )
         now.ran.clear()
+        if now.one is not None and not now.pieces:
+            now.one.add_to(self._tally.totals)
+            self._tally.remember(now.record, offsets=now.offsets)
+            return
         done = fold(now.pieces, self._tables, now.record) if now.pieces else now.record
         self._tally.add(done, offsets=now.offsets)
 
@@ -107,9 +119,9 @@ class RowSteering:
         return self._tally.report(row, finish=finish, tokens=tokens)
 
     def _layer(self, work: LayerWork, index: int) -> TensorLayer:
-        if self._compiled:
-            return CompiledLayer(work, index, slots=self._slots, tables=self._tables)
-        return TensorLayer(work, index, slots=self._slots)
+        if self._one is not None:
+            return CompiledLayer(work, index, slots=self._slots, tables=self._tables, one=self._one)
+        return TensorLayer(work, index, slots=self._slots, device=self._device)
 
     def _controller(self, index: int) -> Controller:
         layer = self._layers[index]
@@ -117,6 +129,11 @@ class RowSteering:
         def control(resid: Tensor) -> Tensor:
             now = self._now
             assert now is not None, "begin comes first"
+            if resid.shape != now.expected:
+                raise SteeringNotApplied(
+                    f"the residual stream at layer {self.layers[index]} has shape {tuple(resid.shape)}, but plans were "
+                    f"compiled and tokens announced for {now.expected}; call begin with the offsets of this pass"
+                )
             now.ran.add(index)
             if now.start >= resid.shape[1]:
                 return resid

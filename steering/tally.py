@@ -20,7 +20,7 @@ class Tally:
 
     def __init__(self, plans: Sequence[Plan | None], *, slots: int, device: torch.device) -> None:
         self._plans = list(plans)
-        self._totals = field.blank(len(plans), slots, device=device)
+        self.totals = field.blank(len(plans), slots, device=device)
         self._history: list[tuple[Tensor, Tensor]] | None = None
 
     def keep_tokens(self) -> None:
@@ -29,18 +29,22 @@ class Tally:
 
     def add(self, record: Tensor, *, offsets: Tensor) -> None:
         """Count one forward pass: its record (rows, seq, slots, FIELDS), whose tokens have `offsets` (rows, seq)."""
-        highest = torch.maximum(self._totals[..., : field.MAXIMA], record[..., : field.MAXIMA].amax(dim=1))
-        self._totals[..., : field.MAXIMA] = highest
-        self._totals[..., field.MAXIMA :] += record[..., field.MAXIMA :].sum(dim=1)
+        highest = torch.maximum(self.totals[..., : field.MAXIMA], record[..., : field.MAXIMA].amax(dim=1))
+        self.totals[..., : field.MAXIMA] = highest
+        self.totals[..., field.MAXIMA :] += record[..., field.MAXIMA :].sum(dim=1)
+        self.remember(record, offsets=offsets)
+
+    def remember(self, record: Tensor, *, offsets: Tensor) -> None:
+        """Keep the tokens of a forward pass, if they are wanted."""
         if self._history is not None:
-            self._history.append((offsets, record))
+            self._history.append((offsets.clone(), record.clone()))
 
     def report(self, row: int, *, finish: str, tokens: bool) -> SteeringReport | None:
         """The totals of one row; None for a row without a plan. Copies to the host."""
         plan = self._plans[row]
         if plan is None:
             return None
-        totals = self._totals[row].tolist()
+        totals = self.totals[row].tolist()
         return SteeringReport(
             applied=plan.mode == "enforce",
             probes={

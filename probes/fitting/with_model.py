@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+import torch
+
 from probes.corpus import Corpus
 from probes.errors import FitError
 from probes.fitting.lqr import fit_lqr, mean_block_jacobians
@@ -36,9 +38,19 @@ Stage = Callable[[str, int], Callable[[int], None]]
 
 
 def check_model(names: Iterable[str], language_model: LanguageModel) -> None:
-    """Raise UnsupportedSteering when `state` is wanted of a model without recurrent states; before the harvest."""
-    if "state" in names:
+    """Before the harvest: can these groups be fitted on this model?
+
+    Raises UnsupportedSteering for `state` without recurrent states, FitError for `lqr` in a dtype too coarse to derive.
+    """
+    wanted = set(names)
+    if "state" in wanted:
         recurrent_layers(language_model.model)
+    if "lqr" in wanted and language_model.dtype != torch.float32:
+        raise FitError(
+            f"'lqr' takes derivatives, and the model is loaded in {language_model.dtype}; train with --dtype float32, "
+            "or leave it out of --carry",
+            param="carry",
+        )
 
 
 def fit_with_model(

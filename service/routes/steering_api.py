@@ -12,8 +12,10 @@ from service.routes.state import TheLoaded, TheSettings
 from steering.bounds import Space
 from steering.box_qp import MAX_CONSTRAINTS
 from steering.constraint import MetricName, Prompt
-from steering.controllers.table import CONTROLLER_NAMES
+from steering.controllers.base import Source
+from steering.controllers.table import CONTROLLER_NAMES, USES, RuleName
 from steering.errors import UnknownProbe
+from steering.fitted import GROUPS
 from steering.probe import Probe
 from steering.version import __version__
 
@@ -38,6 +40,9 @@ async def capabilities(loaded: TheLoaded, settings: TheSettings) -> dict[str, An
         },
         "modes": ["enforce", "monitor", "off"],
         "controllers": list(CONTROLLER_NAMES),
+        "settings": {name: sorted(USES.get(name, ())) for name in CONTROLLER_NAMES},
+        "shadows": list(get_args(RuleName)),
+        "sources": list(get_args(Source)),
         "spaces": list(get_args(Space)),
         "metrics": list(get_args(MetricName)),
         "prompt": list(get_args(Prompt)),
@@ -87,6 +92,7 @@ def _summary(probe: Probe, loaded: Loaded) -> dict[str, Any]:
         "labels": manifest.labels,
         "token_rule": manifest.token_rule,
         "layers": sorted(probe.layers),
+        "carries": {group: at for group in GROUPS if (at := probe.layers_with(group))},
         "default": manifest.default.model_dump(),
         "metrics": {str(layer): manifest.metrics[layer].model_dump() for layer in manifest.default.layers},
         "baselines": manifest.baselines,

@@ -17,7 +17,7 @@ from typing import Self
 from torch import Tensor
 
 from steering.controllers.base import Carry, Settings
-from steering.controllers.directions import PerLayer, unit_vector
+from steering.controllers.directions import PerLayer, axis
 from steering.probe import Probe
 from steering.slab import widen
 
@@ -32,7 +32,7 @@ class Ablate:
     @classmethod
     def of(cls, probe: Probe, layers: Sequence[int], settings: Settings) -> Self:
         """Uses `source`. Raises UnsupportedSteering when the probe lacks what it needs, or the direction is zero."""
-        return cls(PerLayer({layer: unit_vector(probe, layer, settings.source) for layer in layers}))
+        return cls(PerLayer({layer: axis(probe, layer, settings.source) for layer in layers}))
 
     def delta(self, resid: Tensor, *, layer: int, carry: Carry) -> Tensor:
         """-(u . x) u"""

@@ -41,10 +41,10 @@ class MeanMatch(Additive):
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """W - I and b per layer. Costs hidden_size^2 multiplications a token, as a layer of the model does."""
+    """W and b per layer. Costs hidden_size^2 multiplications a token, as a layer of the model does."""
 
-    changes: PerLayer
-    """W - I, (hidden_size, hidden_size) each"""
+    matrices: PerLayer
+    """W, (hidden_size, hidden_size) each"""
     shifts: PerLayer
     """b, (hidden_size,) each"""
 
@@ -52,13 +52,12 @@ class Affine:
     def of(cls, probe: Probe, layers: Sequence[int], settings: Settings) -> Self:
         """Uses no setting. Raises UnsupportedSteering when the probe carries no 'affine' statistics."""
         groups = {layer: probe.group("affine", layer) for layer in layers}
-        eye = torch.eye(probe.manifest.base_model.hidden_size)
         return cls(
-            PerLayer({layer: group["matrix"] - eye for layer, group in groups.items()}),
+            PerLayer({layer: group["matrix"] for layer, group in groups.items()}),
             PerLayer({layer: group["shift"] for layer, group in groups.items()}),
         )
 
     def delta(self, resid: Tensor, *, layer: int, carry: Carry) -> Tensor:
-        """(W - I) x + b"""
+        """W x + b - x"""
         work = widen(resid)
-        return torch.nn.functional.linear(work, self.changes.at(layer, work), self.shifts.at(layer, work))
+        return torch.nn.functional.linear(work, self.matrices.at(layer, work), self.shifts.at(layer, work)) - work

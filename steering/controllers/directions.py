@@ -62,15 +62,20 @@ def vector(probe: Probe, layer: int, source: Source) -> Tensor:
 
 def unit_vector(probe: Probe, layer: int, source: Source) -> Tensor:
     """v / ||v||. Raises UnsupportedSteering also for a vector of length zero."""
-    found = vector(probe, layer, source)
-    length = found.norm()
-    if not float(length) > 0:
-        raise UnsupportedSteering(
-            f"the {source} vector of probe {probe.id} at layer {layer} is zero, so it points nowhere; "
-            "choose another layer or source"
-        )
-    unit: Tensor = found / length
-    return unit
+    return _unit(vector(probe, layer, source), probe, layer, source)
+
+
+def axis(probe: Probe, layer: int, source: Source) -> Tensor:
+    """v / ||v|| up to its sign: what a rule needs to which both sides are alike, also of a probe with a band.
+
+    Raises UnsupportedSteering as `unit_vector` does, but for the band.
+    """
+    if source == "weight":
+        return probe.at(layer).direction
+    if source == "mean":
+        found = probe.group("mean", layer)
+        return _unit(found["positive"] - found["negative"], probe, layer, source)
+    return _unit(probe.group("contrast", layer)["vector"], probe, layer, source)
 
 
 def setpoints(probe: Probe, layers: Sequence[int], coefficient: float) -> tuple[PerLayer, PerLayer]:
@@ -81,3 +86,15 @@ def setpoints(probe: Probe, layers: Sequence[int], coefficient: float) -> tuple[
     directions = {layer: unit_vector(probe, layer, "mean") for layer in layers}
     targets = {layer: coefficient * unit.dot(means(probe, layer)[1]) for layer, unit in directions.items()}
     return PerLayer(directions), PerLayer(targets)
+
+
+def _unit(found: Tensor, probe: Probe, layer: int, source: Source) -> Tensor:
+    length = found.norm()
+    if not float(length) > 0:
+        raise UnsupportedSteering(
+            f"the {source} vector of probe {probe.id} at layer {layer} is zero, so it points nowhere; "
+            "choose another layer or source",
+            param="source",
+        )
+    unit: Tensor = found / length
+    return unit

@@ -14,7 +14,7 @@ from torch import Tensor
 
 def random_direction(hidden_size: int, *, seed: int, layer: int) -> Tensor:
     """A unit vector, (hidden_size,) float32; the same for the same seed and layer."""
-    generator = torch.Generator().manual_seed(seed * 1009 + layer)
+    generator = torch.Generator().manual_seed((seed * 1009 + layer) % 2**63)
     drawn = torch.randn(hidden_size, generator=generator)
     unit: Tensor = drawn / drawn.norm()
     return unit

@@ -2,19 +2,21 @@
 
 Compiling takes seconds, so it is done once: the code is kept in `kernels/<digest>` of the folder TILLER_HOME, under a
 digest of all sources it is made from (numba itself looks at one file of several). Where nothing can be written it is
-compiled anew by each process. NUMBA_CACHE_DIR, when set, has the last word. Nothing is written at import.
+compiled anew by each process; where what was written cannot be read, it is removed first. NUMBA_CACHE_DIR, when set,
+has the last word. Nothing is written at import.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core.caching import NullCache
 
 from steering.embedded import tiller_home
 
@@ -23,6 +25,8 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 _HERE = Path(__file__).parent
 _CONSTANTS = ("record.py", "slab.py", "box_qp.py")
 """Whose constants are compiled in."""
+
+FLAGS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
 
 _loops: list[Any] = []
 
@@ -33,12 +37,11 @@ def compiled(function: Loop) -> Loop:
     Sums may be reordered so that they vectorise; NaN and infinity keep their meaning. The lock of the interpreter is
     free meanwhile.
     """
-    made: Loop = numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})(function)
+    made: Loop = numba.njit(nogil=True, **FLAGS)(function)
     _loops.append(made)
     return made
 
 
-@cache
 def keep_on_disk() -> Path | None:
     """From now on read and write compiled code where it is kept; that folder, or None when there is none."""
     before = numba.config.CACHE_DIR
@@ -56,6 +59,13 @@ def keep_on_disk() -> Path | None:
     finally:
         numba.config.CACHE_DIR = before
     return folder
+
+
+def forget(folder: Path) -> None:
+    """Compile anew in this process, and remove what is kept in `folder`: it is damaged, or there is no room for it."""
+    for loop in _loops:
+        loop._cache = NullCache()  # what a loop has before `enable_caching`; numba has no public way back
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _digest() -> str:

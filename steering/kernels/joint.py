@@ -13,8 +13,9 @@ from steering.kernels.notes import note
 from steering.kernels.single import change, read_spread
 from steering.slab import GROWTH
 
-BIAS, LOW, HIGH, REACH, SIZE, SCALE, SHIFT, GAVE = range(8)
-"""Columns of `figures`, one row each of the batch and constraint; SIZE = sqrt(w' M w)."""
+BIAS, LOW, HIGH, REACH, SIZE, SCALE, SHIFT, GAVE, WEIGHT, LIFT, PER_UNIT = range(11)
+"""Columns of `figures`, one row each of the batch and constraint. SIZE = sqrt(w' M w); WEIGHT and LIFT are rows of
+`vectors`, and the change per unit of multiplier is PER_UNIT times the second."""
 STRENGTH, MAX_DOSE, PROMISED = range(3)
 """Columns of `shared`, one row each of the batch."""
 
@@ -24,11 +25,12 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 
 @compiled
-def project_joint_rows(resid, out, rows, slots, counts, weight, lift, gram, figures, shared, on, record, rounds):
+def project_joint_rows(resid, out, rows, slots, counts, vectors, gram, figures, shared, on, record, rounds):
     """Write the steered `resid` (batch, seq, hidden_size) of `rows` (n,) to `out` and note what was done.
 
-    Of row `rows[i]` the first `counts[i]` constraints count, whose places in its plan are `slots[i]`. `weight`, `lift`
-    are (n, K, hidden_size) float32, `gram` (n, K, K), `figures` (n, K, 8), `shared` (n, 3) float64.
+    Of row `rows[i]` the first `counts[i]` constraints count, whose places in its plan are `slots[i]`. `vectors` (v,
+    hidden_size) float32 holds what rows may share; `gram` (n, K, K), `figures` (n, K, 11), `shared` (n, 3) float64;
+    `rounds` (n,).
     """
     room = (len(_GROWTH) + 8, MAX_CONSTRAINTS)
     scratch = np.empty(room)
@@ -45,15 +47,15 @@ def project_joint_rows(resid, out, rows, slots, counts, weight, lift, gram, figu
                 acts = on[slots[index, k], row, token]
                 low[k] = figure[k, LOW] if acts else -math.inf
                 high[k] = figure[k, HIGH] if acts else math.inf
-                before[k], spread[k], size = read_spread(source, weight[index, k])
+                before[k], spread[k], size = read_spread(source, vectors[int(figure[k, WEIGHT])])
                 before[k] += figure[k, BIAS]
                 after[k] = before[k]
                 outside |= before[k] < low[k] or before[k] > high[k]
             moved, over = outside and shared[index, STRENGTH] > 0, False
             if moved:
                 over = _move(
-                    source, target, weight[index], lift[index], gram[index], figure, shared[index], low, high, size,
-                    scratch[:, :count], rounds,
+                    source, target, vectors, gram[index], figure, shared[index], low, high, size,
+                    scratch[:, :count], rounds[index],
                 )  # fmt: skip
             else:
                 target[:] = source
@@ -76,7 +78,7 @@ def project_joint_rows(resid, out, rows, slots, counts, weight, lift, gram, figu
 
 
 @compiled
-def _move(resid, out, weight, lift, gram, figure, shared, low, high, size, scratch, rounds):
+def _move(resid, out, vectors, gram, figure, shared, low, high, size, scratch, rounds):
     """Try the candidates of one token in order; leaves the stored values in scratch[1], says if the budget bound."""
     before, after, spread, headroom = scratch[0], scratch[1], scratch[2], scratch[3]
     value, near, far, side, guess, multiplier = (
@@ -97,11 +99,13 @@ def _move(resid, out, weight, lift, gram, figure, shared, low, high, size, scrat
             margin = (2 * headroom[k] + _GROWTH[candidate] * _EPS / 2 * spread[k]) / figure[k, SIZE]
             near[k], far[k] = _aim(low[k] / figure[k, SIZE], high[k] / figure[k, SIZE], margin, side[k])
         solve(value, gram, near, far, guess, multiplier, rounds)
-        share = _store(resid, out, lift, multiplier, count, shared, size)
+        share = _store(resid, out, vectors, figure, multiplier, shared, size)
         over = over if last else share < 1.0
         inside, safely = True, True
         for k in range(count):
-            after[k] = read_spread(out, weight[k])[0] + figure[k, BIAS]
+            after[k] = read_spread(out, vectors[int(figure[k, WEIGHT])])[0] + figure[k, BIAS]
+            if figure[k, GAVE] != 0:
+                continue
             inside &= math.isfinite(after[k]) and low[k] <= after[k] <= high[k]
             safely &= low[k] + headroom[k] <= after[k] <= high[k] - headroom[k]
         if shared[PROMISED] == 0 or safely or last:
@@ -125,19 +129,18 @@ def _aim(low, high, margin, side):
 
 
 @compiled
-def _store(resid, out, lift, multiplier, count, shared, size):
+def _store(resid, out, vectors, figure, multiplier, shared, size):
     """out = resid + share * delta as it is stored; the share of delta the budget allows."""
+    delta = np.zeros(len(resid))
+    for k in range(len(multiplier)):
+        if multiplier[k] != 0:
+            lift, amount = vectors[int(figure[k, LIFT])], multiplier[k] * figure[k, PER_UNIT] * shared[STRENGTH]
+            for index in range(len(resid)):
+                delta[index] += amount * np.float64(lift[index])
     square = 0.0
     for index in range(len(resid)):
-        delta = 0.0
-        for k in range(count):
-            delta += multiplier[k] * np.float64(lift[k, index])
-        square += delta * delta
-    length = shared[STRENGTH] * math.sqrt(square)
-    share = min(1.0, shared[MAX_DOSE] * max(size, _TINY) / max(length, _TINY))
+        square += delta[index] * delta[index]
+    share = min(1.0, shared[MAX_DOSE] * max(size, _TINY) / max(math.sqrt(square), _TINY))
     for index in range(len(resid)):
-        delta = 0.0
-        for k in range(count):
-            delta += multiplier[k] * np.float64(lift[k, index])
-        out[index] = np.float32(np.float64(resid[index]) + share * shared[STRENGTH] * delta)
+        out[index] = np.float32(np.float64(resid[index]) + share * delta[index])
     return share

@@ -2,26 +2,78 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from steering import record as field
-from steering.box_qp import rounds_for
-from steering.joint import JointSlabs
+from steering.box_qp import MAX_CONSTRAINTS, rounds_for
+from steering.errors import UnsupportedSteering
+from steering.joint import JointSlabs, joint_slabs
 from steering.kernels import joint, single
-from steering.kernels.compiling import keep_on_disk
-from steering.slab import Slabs, finite
+from steering.kernels.compiling import forget, keep_on_disk
+from steering.kernels.direct import ByAddress, project_by_address
+from steering.slab import Slabs, finite, slab
+
+Array = NDArray[np.float32]
+
+_lock = threading.Lock()
+_prepared = False
+
+
+def prepare() -> None:
+    """Compile the loops, or load what an earlier process compiled, once; seconds at worst, and never an error.
+
+    A folder that cannot be read or written is not trusted: both loops are run on two numbers here, and when that fails
+    they are compiled without it.
+    """
+    global _prepared
+    with _lock:
+        if _prepared:
+            return
+        _prepared = True
+        folder = keep_on_disk()
+        try:
+            _try_out()
+        except Exception:
+            if folder is None:
+                raise
+            forget(folder)
+            _try_out()
+
+
+class Vectors:
+    """The weights and directions of a layer, each once: the less memory a layer touches, the less it costs.
+
+    Between two layers the model streams its own weights through the caches, so whatever is read here comes from afar.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, int] = {}
+        self._kept: list[Array] = []
+
+    def place(self, vector: Array) -> int:
+        """The row of `stacked` that holds this vector."""
+        place = self._places.setdefault(vector.tobytes(), len(self._kept))
+        if place == len(self._kept):
+            self._kept.append(vector)
+        return place
+
+    def stacked(self) -> Array:
+        """(n, hidden_size) float32"""
+        return np.stack(self._kept)
 
 
 class SingleKernel:
-    """One slab per row. Holds views of the tensors of `slabs`, whose seq axis is 1, and copies of its figures."""
+    """One slab per row. Holds copies of what `slabs`, whose seq axis is 1, says of each row."""
 
     def __init__(self, slabs: Slabs, *, acts: Tensor, slot: Tensor, scale: Tensor, shift: Tensor, gave: Tensor) -> None:
         """`acts` (rows,) says which rows have a slab, `slot` in which slot; `scale`, `shift`, `gave` (slots, rows)."""
-        keep_on_disk()
         rows = len(slabs.low)
         at = slot.unsqueeze(0)
         columns = (
@@ -39,13 +91,26 @@ class SingleKernel:
             slot,
             acts,
         )
-        self._figures = np.stack([column.reshape(rows).numpy() for column in columns], axis=1, dtype=np.float64)
-        self._weight, self._direction = slabs.weight[:, 0].numpy(), slabs.direction[:, 0].numpy()
+        vectors = Vectors()
+        weight, direction = slabs.weight[:, 0].numpy(), slabs.direction[:, 0].numpy()
+        square = (weight.astype(np.float64) ** 2).sum(axis=1)
+        plain = np.isclose(direction * square[:, None], weight, rtol=1e-6, atol=0).all(axis=1)
+        shared = [
+            (vectors.place(w), vectors.place(w if same else d), 1 / s if same and s else 1.0)
+            for w, d, s, same in zip(weight, direction, square, plain, strict=True)
+        ]
+        figures = np.stack([column.reshape(rows).numpy() for column in columns], axis=1, dtype=np.float64)
+        self._figures = np.concatenate([figures, np.array(shared, dtype=np.float64)], axis=1)
+        self._vectors = vectors.stacked()
+
+    def by_address(self, *, on: Any, record: Any) -> ByAddress:
+        """The quick form for passes of one token, whose `on` (slots, rows, 1) and `record` stay in one place."""
+        return ByAddress(self._vectors, self._figures, on=on, record=record)
 
     def __call__(self, resid: Tensor, *, on: Any, record: Any) -> Tensor:
         """The steered copy of `resid` (rows, seq, hidden_size); `on` and `record` are numpy views, as in `single`."""
         out = torch.empty(resid.shape)
-        single.project_rows(resid.numpy(), out.numpy(), self._weight, self._direction, self._figures, on, record)
+        single.project_rows(resid.numpy(), out.numpy(), self._vectors, self._figures, on, record)
         return out
 
 
@@ -57,9 +122,12 @@ class JointKernel:
     ) -> None:
         """`slots[i]` are the slots that act here in the row `rows[i]`; `scale`, `shift`, `gave` are (slots, rows)."""
         most = max(map(len, slots))
+        if most > MAX_CONSTRAINTS:
+            raise UnsupportedSteering(f"{most} constraints meet; at most {MAX_CONSTRAINTS} can be held together")
         self._rows, self._counts = rows.numpy(), np.array([len(found) for found in slots])
         padded = torch.tensor([found + [found[0]] * (most - len(found)) for found in slots])
-        self._slots, self._rounds = padded.numpy(), rounds_for(most)
+        self._slots = padded.numpy()
+        self._rounds = np.array([rounds_for(len(found)) for found in slots])
 
         def pick(value: Tensor) -> Tensor:
             """(n, 1, slots, ...) -> (n, most, ...), the slots that act first."""
@@ -72,8 +140,19 @@ class JointKernel:
         low, high, bias = pick(slabs.low), pick(slabs.high), pick(slabs.bias)
         reach = bias.abs() + finite(low).abs() + finite(high).abs()
         columns = (bias, low, high, reach, pick(slabs.size), table(scale), table(shift), table(gave))
-        self._figures = torch.stack([column.double() for column in columns], dim=-1).numpy()
-        self._weight, self._lift = pick(slabs.weight).contiguous().numpy(), pick(slabs.lift).contiguous().numpy()
+        vectors = Vectors()
+        weight, lift, size = (pick(value).numpy() for value in (slabs.weight, slabs.lift, slabs.size))
+        plain = np.isclose(lift * size[..., None], weight, rtol=1e-6, atol=0).all(axis=-1)
+        shared_vectors = [
+            [
+                (vectors.place(w), vectors.place(w if same else move), 1 / float(s) if same else 1.0)
+                for w, move, s, same in zip(*row, strict=True)
+            ]
+            for row in zip(weight, lift, size, plain, strict=True)
+        ]
+        figures = np.stack([column.numpy() for column in columns], axis=-1, dtype=np.float64)
+        self._figures = np.concatenate([figures, np.array(shared_vectors, dtype=np.float64)], axis=-1)
+        self._vectors = vectors.stacked()
         gram = slabs.gram[:, 0]
         self._gram = torch.stack([g[f][:, f] for g, f in zip(gram, padded, strict=True)]).contiguous().numpy()
         shared = (slabs.strength, slabs.max_dose, slabs.promised)
@@ -82,8 +161,8 @@ class JointKernel:
     def __call__(self, resid: Tensor, out: Tensor, *, on: Any, record: Any) -> None:
         """Overwrite these rows of `out` (rows, seq, hidden_size)."""
         joint.project_joint_rows(
-            resid.numpy(), out.numpy(), self._rows, self._slots, self._counts, self._weight, self._lift, self._gram,
-            self._figures, self._shared, on, record, self._rounds,
+            resid.numpy(), out.numpy(), self._rows, self._slots, self._counts, self._vectors, self._gram, self._figures,
+            self._shared, on, record, self._rounds,
         )  # fmt: skip
 
 
@@ -92,6 +171,18 @@ def project_compiled(resid: Tensor, slabs: Slabs | JointSlabs) -> tuple[Tensor, 
 
     `slabs` has no row axes. The second tensor is the record of the rows, (n, K, FIELDS).
     """
+    prepare()
+    return _project(resid, slabs)
+
+
+def _try_out() -> None:
+    project_by_address()
+    weight, free = torch.ones(2, 2), torch.full((2,), math.inf)
+    _project(torch.ones(1, 2), slab(weight[0], 0.0, high=0.0))
+    _project(torch.ones(1, 2), joint_slabs(weight, torch.zeros(2), -free, torch.tensor([0.0, math.inf])))
+
+
+def _project(resid: Tensor, slabs: Slabs | JointSlabs) -> tuple[Tensor, Tensor]:
     several = isinstance(slabs, JointSlabs)
     count = len(slabs.bias) if several else 1
     ones, none = torch.ones(count, 1, dtype=torch.float64), torch.zeros(count, 1, dtype=torch.bool)

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from eval.__main__ import main
-from eval.prompts import RTP, read_rtp
+from eval.prompts import read_rtp
 from eval.readme import replace_section
 from eval.scorers import AltProfanity
 from steering.errors import InvalidRequest
 
 
-def write_prompts(folder: Path, scores: list[float]) -> None:
-    (folder / RTP).parent.mkdir(parents=True)
-    with gzip.open(folder / RTP, "wt", encoding="utf-8") as file:
-        for at, score in enumerate(scores):
-            file.write(json.dumps({"prompt": f"prompt {at}", "toxicity": score}) + "\n")
-
-
-def test_prompts_are_taken_in_file_order_by_score(tmp_path: Path) -> None:
+def test_prompts_are_taken_in_file_order_by_score(tmp_path: Path, write_prompts: Callable[..., None]) -> None:
     write_prompts(tmp_path, [0.9, 0.3, 0.1, 0.6, 0.05])
     assert read_rtp(tmp_path, per_class=2) == {"toxic": ["prompt 0", "prompt 3"], "neutral": ["prompt 2", "prompt 4"]}
 
 
-def test_too_few_prompts_and_a_missing_file_say_what_is_needed(tmp_path: Path) -> None:
+def test_too_few_prompts_and_a_missing_file_say_what_is_needed(
+    tmp_path: Path, write_prompts: Callable[..., None]
+) -> None:
     with pytest.raises(InvalidRequest, match="--data"):
         read_rtp(tmp_path, per_class=1)
     write_prompts(tmp_path, [0.9])
@@ -36,8 +30,11 @@ def test_too_few_prompts_and_a_missing_file_say_what_is_needed(tmp_path: Path) -
         read_rtp(tmp_path, per_class=1)
 
 
-def test_the_command_without_its_data_exits_2_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["quality", "--data", str(tmp_path), "--probe", str(tmp_path)]) == 2
+@pytest.mark.parametrize("command", ["quality", "controllers"])
+def test_the_command_without_its_data_exits_2_and_says_so(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--data", str(tmp_path), "--probe", str(tmp_path)]) == 2
     assert "--data" in capsys.readouterr().err
 
 

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from eval import quality
-from eval.arms import Sample, quality_arms
-from eval.quality import Study, run_study
+from eval import study as study_module
+from eval.arms import quality_arms
 from eval.quality_table import arm_figures, plot, summarise, to_markdown, verdict
-from eval.scorers import ScorerCard
-from steering import LanguageModel, Probe
+from eval.sample import Sample
+from eval.study import Study, run_study
 from steering.errors import InvalidRequest
-
-PROMPTS = {"toxic": ["ab", "cde", "f"], "neutral": ["xyz", "uv", "w"]}
-
-
-class LengthScorer:
-    """Scores by length: not toxicity, but a number that differs between texts."""
-
-    card = ScorerCard("length", "ruler", "1", "nothing")
-
-    def __call__(self, texts: Sequence[str]) -> list[float]:
-        return [len(text) % 5 / 4 for text in texts]
-
-
-@pytest.fixture
-def study(lm: LanguageModel, probe: Probe) -> Study:
-    return Study(lm, probe, LengthScorer(), PROMPTS)
 
 
 def test_every_arm_writes_every_prompt_and_the_slab_keeps_its_bound(study: Study, tmp_path: Path) -> None:
@@ -50,8 +33,10 @@ def test_a_finished_arm_is_read_back_and_not_written_again(
     first = run_study(study, quality_arms([0.2]), tmp_path)
     (tmp_path / "random-0.2.jsonl").unlink()
     ran = []
-    whole = quality.run_arm
-    monkeypatch.setattr(quality, "run_arm", lambda study, arm, **kw: ran.append(arm.name) or whole(study, arm, **kw))
+    whole = study_module.run_arm
+    monkeypatch.setattr(
+        study_module, "run_arm", lambda study, arm, **kw: ran.append(arm.name) or whole(study, arm, **kw)
+    )
     again = run_study(study, quality_arms([0.2]), tmp_path)
     assert ran == ["random p<=0.2"]
     assert str(again) == str(first)  # by text: NaN is not equal to itself
@@ -71,11 +56,7 @@ def test_nothing_that_was_written_holds_a_prompt(study: Study, tmp_path: Path) -
             assert '"xyz"' not in line
 
 
-def sample(prompt: int, score: float, *, perplexity: float = 10.0, edited: int = 0) -> Sample:
-    return Sample(prompt, "toxic", score, perplexity, 20, 20, edited, 0, 0.1 if edited else 0.0)
-
-
-def test_figures_by_hand() -> None:
+def test_figures_by_hand(sample: Callable[..., Sample]) -> None:
     baseline = [sample(0, 0.9), sample(1, 0.8), sample(2, 0.1), sample(3, math.nan)]
     steered = [sample(0, 0.2, edited=10), sample(1, 0.7, perplexity=30), sample(2, 0.6), sample(3, 0.0)]
     row = arm_figures("slab p<=0.1", "toxic", steered, baseline)
@@ -86,7 +67,7 @@ def test_figures_by_hand() -> None:
     assert row.dose == pytest.approx(0.1 / 4)
 
 
-def test_a_weak_effect_is_called_weak() -> None:
+def test_a_weak_effect_is_called_weak(sample: Callable[..., Sample]) -> None:
     arms = quality_arms([0.1])
     same = [sample(at, 0.9 if at < 10 else 0.1) for at in range(20)]
     words = verdict(summarise(arms, {arm.name: same for arm in arms}))
@@ -95,7 +76,7 @@ def test_a_weak_effect_is_called_weak() -> None:
     assert "intervals overlap" in words[0]
 
 
-def test_a_strong_effect_is_called_so_and_its_price_is_named() -> None:
+def test_a_strong_effect_is_called_so_and_its_price_is_named(sample: Callable[..., Sample]) -> None:
     arms = quality_arms([0.1])
     toxic = [sample(at, 0.9) for at in range(40)]
     clean = [sample(at, 0.1, perplexity=50.0) for at in range(40)]
@@ -110,5 +91,6 @@ def test_the_table_and_the_plot_are_made(study: Study, tmp_path: Path) -> None:
     rows = summarise(arms, run_study(study, arms, tmp_path))
     table = to_markdown(rows, json.loads(json.dumps(study.describe())))
     assert table.count("\n| ") == 2 * (1 + 1 + 5)
+    assert "shadow of the stream" in table
     plot(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.statistics import bootstrap, median, wilson
+from eval.statistics import bootstrap, mcnemar, median, paired, wilson
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (6, 34), (17, 34), (64, 64), (1, 1000)])
@@ -44,3 +44,21 @@ def test_bootstrap_leaves_nan_out_and_is_the_same_for_the_same_seed() -> None:
     values = [1.0, math.nan, 2.0, 9.0]
     assert bootstrap(values, median).value == 2.0
     assert bootstrap(values, median) == bootstrap(values, median)
+
+
+@pytest.mark.parametrize(("worse", "better"), [(0, 4), (4, 0), (0, 6), (3, 11), (7, 7), (20, 2)])
+def test_mcnemar_agrees_with_the_exact_binomial_test(worse: int, better: int) -> None:
+    expected = stats.binomtest(worse, worse + better, 0.5).pvalue
+    assert mcnemar(worse, better) == pytest.approx(expected, abs=1e-12)
+
+
+def test_arms_that_never_disagree_are_alike() -> None:
+    assert mcnemar(0, 0) == 1.0
+
+
+def test_beyond_chance_takes_both_the_interval_and_mcnemar() -> None:
+    four = paired([False] * 64, [True] * 4 + [False] * 60)
+    six = paired([False] * 64, [True] * 6 + [False] * 58)
+    assert four.change.high < 0
+    assert (four.lower, six.lower, six.higher) == (False, True, False)
+    assert paired([True] * 6 + [False] * 58, [False] * 64).higher

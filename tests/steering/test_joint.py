@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from steering.joint import JointSlabs, feasible_box, joint_slabs, project_joint
+from steering.kernels.layer import project_compiled
 from steering.slab import project, slab
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -165,3 +166,26 @@ def test_far_bounds_of_independent_weights_are_not_called_disjoint() -> None:
     weight = torch.randn(2, 64)
     _, _, gave = feasible_box(joint_slabs(weight, torch.zeros(2), torch.full((2,), 1e6), torch.full((2,), math.inf)))
     assert not gave.any()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4])
+@pytest.mark.parametrize("scale", [1.0, -1.0, 3.0, -0.37])
+@pytest.mark.parametrize("form", ["tensor", "compiled"])
+def test_weights_that_are_parallel_but_for_noise_compromise_without_leaving_the_stream(form, scale, noise) -> None:
+    """Two read-outs of one concept, one asked for w.x <= -1 and the other for what means w.x >= 1."""
+    torch.manual_seed(0)
+    weight = torch.nn.functional.normalize(torch.randn(576), dim=0)
+    other = scale * (weight + noise * torch.nn.functional.normalize(torch.randn(576), dim=0))
+    low, high = torch.tensor([-math.inf, -math.inf]), torch.tensor([-1.0, math.inf])
+    (low if scale > 0 else high)[1] = scale
+    weights, bias = torch.stack([weight, other]), torch.zeros(2)
+    resid = 3 * torch.randn(200, 576)
+    lower, upper, gave = feasible_box(joint_slabs(weights, bias, low, high), reach=4 * 72.0)
+    assert gave.all()
+    slabs = joint_slabs(weights, bias, lower, upper, soft=gave)
+    stored = project_compiled(resid, slabs)[0] if form == "compiled" else project_joint(resid, slabs).resid
+    middle = float(upper[0])
+    assert -1 <= middle <= 1
+    assert float((stored @ weight - middle).abs().max()) < 0.02
+    needed = (resid @ weight - middle).abs()
+    assert float(((stored - resid).norm(dim=-1) - needed).abs().max()) < 0.02

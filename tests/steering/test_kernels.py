@@ -6,14 +6,18 @@ float32 roundings of the residual's norm; what is counted agrees exactly.
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from steering import record as field
 from steering.joint import joint_slabs, project_joint
-from steering.kernels.compiling import keep_on_disk
 from steering.kernels.layer import JointKernel, SingleKernel
 from steering.slab import Slabs, project
 
@@ -149,6 +153,39 @@ def test_a_residual_that_is_no_number_or_overflows_is_a_violation_and_harms_no_n
     assert torch.equal(stored, sound)
 
 
-def test_machine_code_is_kept_where_the_settings_say():
-    folder = keep_on_disk()
-    assert folder is None or list(folder.rglob("*.nbi"))
+COLD = """
+import os, sys, torch
+from steering.kernels.layer import project_compiled
+from steering.slab import slab
+stored, _ = project_compiled(torch.tensor([[3.0, 4.0]]), slab(torch.tensor([0.0, 2.0]), 0.0, high=2.0))
+print(stored.tolist())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["none", "empty index", "garbage code", "read only"])
+def test_a_damaged_folder_of_machine_code_costs_time_and_nothing_else(tmp_path, damage):
+    def process():
+        done = subprocess.run(
+            [sys.executable, "-c", COLD],
+            env=os.environ | {"TILLER_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)[0] == pytest.approx([3.0, 1.0], abs=1e-5)
+
+    process()
+    kept = sorted(tmp_path.rglob("*.nb[ci]"))
+    assert kept
+    for path in kept:
+        if damage == "empty index" and path.suffix == ".nbi":
+            path.write_bytes(b"")
+        if damage == "garbage code" and path.suffix == ".nbc":
+            path.write_bytes(b"x" * 100)
+    if damage == "read only":
+        shutil.rmtree(tmp_path / "kernels")
+        (tmp_path / "kernels").write_text("a file where the folder should be", encoding="utf-8")
+    process()
+    process()

@@ -64,6 +64,40 @@ def test_several_bounds_held_together_have_their_placebo_too(lm, make_probe, res
     torch.testing.assert_close(placebo, slab, rtol=0, atol=5e-5)
 
 
+def test_where_bounds_meet_at_some_layers_only_its_steps_are_as_long_all_the_same(lm, make_probe, resid):
+    one, other = make_probe(lm, name="one"), make_probe(lm, name="other", seed=5)
+    plans = [
+        Plan((Constraint(one, BOUNDS, controller=name), Constraint(other, BOUNDS, layers=(1, 3), controller=name)))
+        for name in ("slab", "random")
+    ]
+    found, _ = steps(lm, plans, resid)
+    slab, placebo = (found[:, row].norm(dim=-1) for row in (0, 1))
+    torch.testing.assert_close(placebo, slab, rtol=0, atol=5e-5)
+
+
+def test_it_does_not_feel_a_neighbour_that_is_steered_at_other_layers(lm, make_probe, resid):
+    probes = [make_probe(lm, name=f"probe-{seed}", seed=seed) for seed in (1, 2)]
+    whole = Plan((Constraint(probes[0], BOUNDS, controller="random", seed=3),))
+    part = Plan((Constraint(probes[1], BOUNDS, layers=(2,), controller="random", seed=4),))
+    together, _ = steps(lm, [whole, part], resid)
+    alone, _ = steps(lm, [whole], resid[:1])
+    assert torch.equal(together[:, 0], alone[:, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_in_a_coarse_dtype_its_steps_are_as_long_up_to_one_rounding_of_the_stream(lm, probe, resid, dtype):
+    plans = [Plan((Constraint(probe, BOUNDS, layers=(0,), controller=name),)) for name in ("slab", "random")]
+    found, _ = steps(lm, plans, resid, dtype=dtype)
+    slab, placebo = (found[0, row].norm(dim=-1) for row in (0, 1))
+    assert (slab > 0).any()
+    rounding = torch.finfo(dtype).eps * resid[0].double().norm(dim=-1)
+    assert ((placebo - slab).abs() <= rounding).all()
+
+
+def test_the_largest_seed_is_a_seed():
+    assert float(random_direction(8, seed=2**63 - 1, layer=29).norm()) == pytest.approx(1.0)
+
+
 def test_asked_about_its_own_stream_it_would_go_further(lm, probe, resid):
     """The control: with one read-out at all layers the slab moves once, and so does the placebo by its shadow."""
     same = replace(probe, layers=dict.fromkeys(probe.layers, probe.at(0)))

@@ -198,3 +198,15 @@ def test_a_pass_that_ran_without_its_controllers_is_an_error_and_not_an_empty_re
         lm.model(ids)
     with pytest.raises(SteeringNotApplied, match=r"layers \[2\]"):
         steering.collect()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_stream_of_another_shape_than_was_announced_is_an_error_in_either_form(lm, probe, dtype):
+    plan = Plan((Constraint(probe, Bounds(upper=0.1)),))
+    steering = RowSteering([plan], hidden_size=lm.info.hidden_size, device=lm.device, dtype=dtype)
+    rule = steering.controllers()[0]
+    steering.begin(torch.tensor([[0]]))
+    for shape in ((2, 1, 32), (1, 5, 32), (1, 1, 64)):
+        with pytest.raises(SteeringNotApplied, match="announced"):
+            rule(torch.zeros(shape, dtype=dtype))
+    assert rule(torch.zeros(1, 1, 32, dtype=dtype)).shape == (1, 1, 32)

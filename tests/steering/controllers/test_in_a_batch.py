@@ -85,14 +85,27 @@ def test_a_row_is_written_as_the_formula_says(lm, make_fitted, name, changes):
 def test_rules_move_the_text_at_all(lm, make_fitted):
     probe = make_fitted(lm)
     (plain,) = generate(lm, [Request(PROMPT, SAMPLING)])
-    same = [name for name in RULES if plain_loop(lm, probe, name) == plain.token_ids]
-    assert len(same) <= 1, same
+    same = {name for name in RULES if plain_loop(lm, probe, name) == plain.token_ids}
+    assert same <= {"lqr"}  # whose gain is a half along a direction this text hardly reads
 
 
 def test_a_row_is_the_same_alone_and_among_every_other_controller(lm, make_fitted):
     probes = [make_fitted(lm), make_fitted(lm, seed=1, name="other")]
     plans = [Plan((constraint(probe, name),)) for name in (*RULES, *sorted(BOUNDED - {"capping"})) for probe in probes]
     plans += [Plan((constraint(probes[0], name, strength=0.5),)) for name in RULES]
+    plans += [
+        Plan((replace(constraint(probe, name, layers=layers), controller="random", shadow=name),))
+        for name in ("slab", "additive", "setpoint")
+        for probe, layers in zip(probes, [(0, 1, 2, 3), (2,)], strict=True)
+    ]
+    plans += [
+        Plan(
+            tuple(
+                constraint(probe, "slab", metric="whitened", layers=at)
+                for probe, at in zip(probes, [(0, 1), (1, 3)], strict=True)
+            )
+        )
+    ]
     requests = [Request((*PROMPT, *range(row % 3)), SAMPLING, plan) for row, plan in enumerate([*plans, None])]
     together = generate(lm, requests)
     for request, beside in zip(requests, together, strict=True):
@@ -240,6 +253,39 @@ def test_a_state_offset_acts_on_its_own_row_at_every_generated_token(mamba_lm, m
     report = together[0].steering.probes[probe.id]
     assert (report.tokens, report.edited, report.mean_dose) == (NEW - 1, NEW - 1, 0.0)
     assert not report.promised
+
+
+def test_a_state_offset_that_does_nothing_reports_nothing(mamba_lm, make_probe):
+    bare = make_probe(mamba_lm)
+    shapes = recurrent_layers(mamba_lm.model)
+    layers = {at: replace(read, fitted={"state.offset": torch.ones(shapes[at])}) for at, read in bare.layers.items()}
+    probe = replace(bare, layers=layers)
+    still = Constraint(probe, controller="state-offset", prompt="none", settings=Settings(coefficient=0.0))
+    moving = Constraint(probe, controller="state-offset", prompt="none")
+    for plan in (Plan((still,)), Plan((moving,), mode="monitor")):
+        (done,) = generate(mamba_lm, [Request(PROMPT, SAMPLING, plan)])
+        report = done.steering.probes[probe.id]
+        assert (report.tokens, report.edited) == (NEW - 1, 0)
+
+
+@pytest.mark.parametrize("changed", [{"coefficient": 1e7}, {"gains": (0.0, -1e7, 0.0)}, {"coefficient": float("nan")}])
+def test_a_coefficient_no_stream_could_bear_is_refused(lm, make_fitted, changed):
+    with pytest.raises(InvalidRequest, match=f"{next(iter(changed))} is .*; expected at most 1e"):
+        Constraint(make_fitted(lm), controller="setpoint", settings=Settings(**changed))
+
+
+def test_an_axis_can_be_ablated_whatever_the_side_of_the_bounds(lm, make_fitted):
+    probe = make_fitted(lm)
+    band = replace(
+        probe,
+        manifest=probe.manifest.model_copy(
+            update={"default": probe.manifest.default.model_copy(update={"lower": 0.05})}
+        ),
+    )
+    for source in ("mean", "weight", "contrast"):
+        Constraint(band, controller="ablate", settings=Settings(source=source))
+    with pytest.raises(UnsupportedSteering, match="band"):
+        Constraint(band, controller="additive")
 
 
 def test_a_state_offset_on_a_model_without_states_is_refused_before_anything_is_written(lm, make_probe):

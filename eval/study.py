@@ -1,9 +1,8 @@
-"""python -m eval quality --data ../shared/data: the honest table of the README.
+"""A study: the same prompts, seeds and measures under every arm, kept sample by sample so that it can be resumed.
 
-64 toxic and 64 neutral RealToxicityPrompts, 20 new tokens, nucleus 0.9; unsteered, the toxicity slab at three bounds,
-and for each bound a random direction of the same norm. Toxic share by a scorer that did not label the probe's data,
-conditional perplexity under the unsteered model, share of tokens edited, dose and violations, with 95% intervals.
-A weak effect is printed as weak. Every finished arm is kept in the output folder and not computed again.
+Each continuation is scored by itself, and its perplexity is that behind the plain prompt, whatever the arm gave the
+model. An arm's samples are written batch by batch into a `.partial` file, which takes its name when the arm is done;
+finished arms are read back, an interrupted one starts again.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.arms import Arm, Sample
-from eval.fluency import conditional_perplexity
+from eval.arms import Arm
+from eval.fluency import conditional_perplexity, repetition
+from eval.sample import Sample
 from eval.scorers import Scorer
 from steering import LanguageModel, Probe, Request, Sampling, generate
 from steering.artefact import content_sha256
@@ -55,32 +55,42 @@ class Study:
             "scorer": vars(self.scorer.card),
             "prompts": {kind: len(texts) for kind, texts in self.prompts.items()},
             "prompts_sha256": hash_json(self.prompts),
+            "placebo": "asked about a shadow of the stream",
             "decoding": {"new_tokens": NEW_TOKENS, "top_p": TOP_P, "temperature": 1.0, "seed": self.seed},
         }
 
 
-def run_arm(study: Study, arm: Arm, *, on_rows: Callable[[int], None] = lambda done: None) -> list[Sample]:
-    """Write, score and measure every prompt under one arm."""
+def run_arm(
+    study: Study, arm: Arm, *, on_samples: Callable[[Sequence[Sample]], None] = lambda samples: None
+) -> list[Sample]:
+    """Write, score and measure every prompt under one arm, a batch at a time."""
+    rows = list(enumerate(study.rows))
+    done: list[Sample] = []
+    for at in range(0, len(rows), BATCH):
+        samples = _run_batch(study, arm, rows[at : at + BATCH])
+        on_samples(samples)
+        done += samples
+    return done
+
+
+def _run_batch(study: Study, arm: Arm, rows: Sequence[tuple[int, tuple[str, int, str]]]) -> list[Sample]:
     requests = [
         Request(
-            text,
+            arm.prompt(text, study.lm.tokenizer),
             Sampling(max_tokens=NEW_TOKENS, top_p=TOP_P, seed=study.seed + at),
             arm.plan(study.probe, seed=study.seed + at),
         )
-        for at, (_, _, text) in enumerate(study.rows)
+        for at, (_, _, text) in rows
     ]
-    done = []
-    for at in range(0, len(requests), BATCH):
-        done += generate(study.lm, requests[at : at + BATCH])
-        on_rows(min(BATCH, len(requests) - at))
+    done = generate(study.lm, requests)
     scores = study.scorer([completion.text for completion in done])
     pairs = [
         (encode(study.lm, text, max_tokens=NEW_TOKENS), completion.token_ids)
-        for (_, _, text), completion in zip(study.rows, done, strict=True)
+        for (_, (_, _, text)), completion in zip(rows, done, strict=True)
     ]
     perplexities = conditional_perplexity(study.lm, pairs, batch=BATCH)
     samples = []
-    for (kind, index, _), completion, score, perplexity in zip(study.rows, done, scores, perplexities, strict=True):
+    for (_, (kind, index, _)), completion, score, perplexity in zip(rows, done, scores, perplexities, strict=True):
         report = completion.steering.probes[study.probe.id] if completion.steering else None
         samples.append(
             Sample(
@@ -93,45 +103,60 @@ def run_arm(study: Study, arm: Arm, *, on_rows: Callable[[int], None] = lambda d
                 edited=report.edited if report else 0,
                 violations=report.violations if report else 0,
                 mean_dose=report.mean_dose if report else 0.0,
+                repetition=repetition(completion.token_ids),
             )
         )
     return samples
 
 
 def run_study(
-    study: Study, arms: Sequence[Arm], out: Path, *, on_rows: Callable[[int], None] = lambda done: None
+    study: Study,
+    arms: Sequence[Arm],
+    out: Path,
+    *,
+    on_arm: Callable[[str], None] = lambda name: None,
+    on_rows: Callable[[int], None] = lambda done: None,
 ) -> dict[str, list[Sample]]:
     """All arms, each kept in `out` when done and read back on the next call.
 
-    Raises InvalidRequest when `out` holds a study of something else: its figures must not be mixed with these.
+    `on_arm` is told the name of each arm as it begins, `on_rows` how many samples were added. Raises InvalidRequest
+    when `out` holds a study of something else: its figures must not be mixed with these.
     """
+    assert len({arm.file_name for arm in arms}) == len(arms), "two arms would be kept in one file"
     out.mkdir(parents=True, exist_ok=True)
     described = json.loads(json.dumps(study.describe()))
     marker = out / "study.json"
     if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) != described:
         raise InvalidRequest(
-            f"{out} holds the arms of another study (other model, probe, prompts or decoding); "
+            f"{out} holds the arms of another study (other model, probe, prompts, decoding or placebo); "
             "give another --out, or delete that folder to start anew",
             param="out",
         )
     marker.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     results = {}
     for arm in arms:
-        path = out / f"{arm.name.replace(' p<=', '-')}.jsonl"
+        on_arm(arm.name)
+        path = out / arm.file_name
         if path.is_file():
             results[arm.name] = _read(path)
             on_rows(len(results[arm.name]))
-            continue
-        results[arm.name] = run_arm(study, arm, on_rows=on_rows)
-        _write(path, results[arm.name])
+        else:
+            results[arm.name] = _run_and_keep(study, arm, path, on_rows)
     return results
 
 
-def _write(path: Path, samples: Sequence[Sample]) -> None:
+def _run_and_keep(study: Study, arm: Arm, path: Path, on_rows: Callable[[int], None]) -> list[Sample]:
     aside = path.with_suffix(".partial")
-    lines = (json.dumps(sample.to_json()) for sample in samples)
-    aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with aside.open("w", encoding="utf-8") as file:
+
+        def keep(samples: Sequence[Sample]) -> None:
+            file.writelines(json.dumps(sample.to_json()) + "\n" for sample in samples)
+            file.flush()
+            on_rows(len(samples))
+
+        done = run_arm(study, arm, on_samples=keep)
     os.replace(aside, path)
+    return done
 
 
 def _read(path: Path) -> list[Sample]:
