@@ -4,7 +4,8 @@
 #   make check          format, lint, types, imports, fast tests
 #   make test           check, and everything slow
 #   make probes         train the shipped probes again (needs DATA)
-#   make bench-quality  the table of the README again (needs DATA)
+#   make bench-quality  the first table of the README again (needs DATA)
+#   make bench-controllers  the second: every controller and its placebo (needs DATA)
 # On Linux, `make TORCH_INDEX=https://download.pytorch.org/whl/cpu ...` takes the small CPU build of PyTorch.
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ PRETRAINED := probes/pretrained/smollm2-135m-instruct
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo serve check test format probes bench-quality clean
+.PHONY: help demo serve check test format probes bench-quality bench-controllers clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -54,6 +55,10 @@ probes: $(READY)
 bench-quality: $(READY)
 	$(BIN)/python -m eval quality --data $(DATA) --probe $(PRETRAINED)/toxicity/1 \
 		--readme README.md --figure docs/quality.png
+
+bench-controllers: $(READY)
+	$(BIN)/python -m eval controllers --data $(DATA) --probe $(PRETRAINED)/toxicity/1 \
+		--readme README.md --figure docs/controllers.png
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from steering import Bounds, Constraint, Plan, Probe
+from steering.constraint import MetricName
 from steering.controllers.base import Settings
 from steering.controllers.prompt import INSTRUCTIONS, instructed
 from steering.controllers.table import USES, RuleName
@@ -31,6 +32,8 @@ class Arm:
     strength: float = 1.0
     instruction: str | None = None
     """Of `prompt`: its key in `steering.controllers.prompt.INSTRUCTIONS`"""
+    metric: MetricName = "euclidean"
+    """Of slab and capping"""
     placebo: bool = False
 
     @property
@@ -75,6 +78,7 @@ class Arm:
                 shadow=self.controller,
                 settings=self.settings,
                 strength=self.strength,
+                metric=self.metric,
                 seed=seed,
             )
         else:
@@ -84,6 +88,7 @@ class Arm:
                 controller=self.controller,
                 settings=self.settings,
                 strength=self.strength,
+                metric=self.metric,
                 prompt="none" if self.controller == "state-offset" else "last",
             )
         return Plan((constraint,))
@@ -96,6 +101,8 @@ class Arm:
             mark = {"probability": "p{}{:g}", "logit": "logit{}{:g}", "percentile": "{}p{:g}"}[self.bounds.space]
             sides = (("<=", self.bounds.upper), (">=", self.bounds.lower))
             details += [mark.format(sign, value) for sign, value in sides if value is not None]
+        if self.metric != "euclidean":
+            details.append(self.metric)
         if "source" in uses:
             details.append(self.settings.source)
         if self.settings.piecewise:

@@ -1,9 +1,9 @@
 """The arms of `python -m eval controllers`: every controller at one to four settings, and why one is left out.
 
 Bounds and directions go to the side the probe's own default bounds allow. `capping` at the 25th percentile of normal
-text from below (2601.10387) is, for a concept to be avoided, the 75th from above; the 25th from above is the tighter
-one. `affine-mean` at strength s is `additive mean c=s` by definition: those rows must agree. Coefficients of
-`reading-vector` multiply a unit vector, so they are given as a share of the mean residual norm.
+text from below (2601.10387) is, for a concept to be avoided, the 75th from above. `affine-mean` at strength s is
+`additive mean c=s` by definition, so it stands here once. Coefficients of `reading-vector` multiply a unit vector, so
+they are given as a share of the mean residual norm.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ def controller_arms(probe: Probe, *, only: Sequence[str] = ()) -> list[Arm]:
         Arm("none"),
         Arm("prompt", instruction="avoid toxicity"),
         *(Arm("slab", _allowed(probe, share, "probability")) for share in (0.1, 0.01)),
-        *(Arm("capping", _allowed(probe, percent, "percentile")) for percent in (75.0, 25.0)),
-        *(Arm("additive", settings=Settings(coefficient=c)) for c in (0.5, 1.0, 2.0)),
+        *(Arm("slab", _allowed(probe, share, "probability"), metric="whitened") for share in (0.1, 0.01)),
+        Arm("capping", _allowed(probe, 75.0, "percentile")),
+        *(Arm("additive", settings=Settings(coefficient=c)) for c in (0.5, 1.0)),
         Arm("additive", settings=Settings(source="contrast")),
         Arm("ablate"),
-        Arm("ablate", settings=Settings(source="weight")),
-        *(Arm("affine-mean", strength=strength) for strength in (0.5, 1.0)),
-        *(Arm("affine", strength=strength) for strength in (0.5, 1.0)),
+        Arm("affine-mean", strength=0.25),
+        Arm("affine"),
         Arm("erase"),
-        *(Arm("transport", strength=strength) for strength in (0.5, 1.0)),
-        *(Arm("setpoint", settings=Settings(gains=gains)) for gains in ((1.0, 0, 0), (0.5, 0.1, 0), (0.5, 0.1, 0.1))),
+        *(Arm("transport", strength=strength) for strength in (0.25, 0.5)),
+        *(Arm("setpoint", settings=Settings(gains=gains)) for gains in ((1.0, 0, 0), (0.5, 0.1, 0))),
         Arm("lqr"),
-        *(Arm("reading-vector", settings=Settings(coefficient=share * resid_norm)) for share in (0.02, 0.05)),
+        Arm("reading-vector", settings=Settings(coefficient=0.05 * resid_norm)),
         Arm("state-offset"),
     ]
     return [arm for arm in arms if not only or arm.controller == "none" or arm.controller in only]
