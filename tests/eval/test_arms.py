@@ -69,7 +69,7 @@ def test_the_placebo_shadows_its_rule_with_the_same_settings(fitted: Probe) -> N
         assert sham is not None
         (rule,), (placebo,) = own.constraints, sham.constraints
         assert (placebo.controller, placebo.shadow, placebo.seed) == ("random", arm.controller, 5)
-        for field in ("bounds", "settings", "strength", "layers", "prompt", "generation", "max_dose"):
+        for field in ("bounds", "settings", "strength", "metric", "layers", "prompt", "generation", "max_dose"):
             assert getattr(rule, field) == getattr(placebo, field)
 
 
@@ -87,8 +87,8 @@ def test_only_the_prompt_arm_changes_the_prompt(lm: LanguageModel, fitted: Probe
 def test_bounds_go_to_the_side_the_probe_steers_toward(fitted: Probe) -> None:
     down = [arm.bounds for arm in controller_arms(fitted) if arm.bounds]
     up = [arm.bounds for arm in controller_arms(turned(fitted, lower=0.9, upper=None)) if arm.bounds]
-    assert [bounds.upper for bounds in down] == [0.1, 0.01, 75.0, 25.0]
-    assert [bounds.lower for bounds in up] == [0.9, 0.99, 25.0, 75.0]
+    assert [bounds.upper for bounds in down] == [0.1, 0.01, 0.1, 0.01, 75.0]
+    assert [bounds.lower for bounds in up] == [0.9, 0.99, 0.9, 0.99, 25.0]
     assert all(bounds.lower is None for bounds in down)
     assert all(bounds.upper is None for bounds in up)
 
@@ -111,9 +111,8 @@ def test_without_statistics_the_rest_is_skipped_and_each_reason_names_what_is_mi
 ) -> None:
     arms = controller_arms(probe)
     kept, skipped = usable(arms, probe, lm)
-    assert {arm.name for arm in kept if arm.controller not in ("none", "prompt", "slab", "capping")} == {
-        "ablate weight"
-    }
+    assert {arm.controller for arm in kept} == {"none", "prompt", "slab", "capping"}
+    assert all(arm.metric == "euclidean" for arm in kept)
     assert [arm.name for arm in arms if arm not in kept] == [left.arm for left in skipped]
     groups = {left.arm.split()[0]: left.reason for left in skipped}
     for controller, group in (("transport", "transport"), ("setpoint", "mean"), ("lqr", "lqr"), ("erase", "erase")):

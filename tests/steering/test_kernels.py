@@ -163,8 +163,7 @@ print(stored.tolist())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["none", "empty index", "garbage code", "read only"])
-def test_a_damaged_folder_of_machine_code_costs_time_and_nothing_else(tmp_path, damage):
+def test_a_damaged_folder_of_machine_code_costs_time_and_nothing_else(tmp_path):
     def process():
         done = subprocess.run(
             [sys.executable, "-c", COLD],
@@ -176,16 +175,13 @@ def test_a_damaged_folder_of_machine_code_costs_time_and_nothing_else(tmp_path, 
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)[0] == pytest.approx([3.0, 1.0], abs=1e-5)
 
-    process()
-    kept = sorted(tmp_path.rglob("*.nb[ci]"))
-    assert kept
-    for path in kept:
-        if damage == "empty index" and path.suffix == ".nbi":
-            path.write_bytes(b"")
-        if damage == "garbage code" and path.suffix == ".nbc":
-            path.write_bytes(b"x" * 100)
-    if damage == "read only":
-        shutil.rmtree(tmp_path / "kernels")
-        (tmp_path / "kernels").write_text("a file where the folder should be", encoding="utf-8")
-    process()
+    for suffix, damage in ((".nbi", b""), (".nbc", b"x" * 100)):
+        process()
+        kept = sorted(tmp_path.rglob(f"*{suffix}"))
+        assert kept
+        for path in kept:
+            path.write_bytes(damage)
+        process()
+    shutil.rmtree(tmp_path / "kernels", ignore_errors=True)
+    (tmp_path / "kernels").write_text("a file where the folder should be", encoding="utf-8")
     process()
