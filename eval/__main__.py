@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,12 +73,8 @@ def quality(
         arm.plan(study.probe, seed=seed)  # a bound that means nothing is refused before anything is written
     rows = summarise(arms, _run(study, arms, out))
     table = to_markdown(rows, study.describe())
-    _write(out / "quality", table, {"study": study.describe(), "rows": [asdict(row) for row in rows]})
-    for path in [out / "quality.png", *([figure] if figure else [])]:
-        plot(rows, path)
-    if readme is not None:
-        replace_section(readme, "quality", table)
-    typer.echo(table)
+    document = {"study": study.describe(), "rows": [asdict(row) for row in rows]}
+    _publish("quality", out, table, document, picture=partial(plot, rows), figure=figure, readme=readme)
 
 
 @app.command()
@@ -109,12 +106,8 @@ def controllers(
         "skipped": [asdict(arm) for arm in skipped],
         "verdict": controllers_table.verdict(rows),
     }
-    _write(out / "controllers", table, document)
-    for path in [out / "controllers.png", *([figure] if figure else [])]:
-        controllers_plot.plot(rows, path)
-    if readme is not None:
-        replace_section(readme, "controllers", table)
-    typer.echo(table)
+    picture = partial(controllers_plot.plot, rows)
+    _publish("controllers", out, table, document, picture=picture, figure=figure, readme=readme)
 
 
 def _study(data: Path, probe: Path, *, model: str, n: int, seed: int, threads: int | None) -> Study:
@@ -140,11 +133,25 @@ def _run(study: Study, arms: Sequence[Arm], out: Path) -> dict[str, list[Sample]
         )
 
 
-def _write(stem: Path, table: str, document: dict[str, Any]) -> None:
-    """`stem`.md and `stem`.json."""
-    stem.with_suffix(".md").write_text(table + "\n", encoding="utf-8")
+def _publish(
+    name: str,
+    out: Path,
+    table: str,
+    document: dict[str, Any],
+    *,
+    picture: Callable[[Path], None],
+    figure: Path | None,
+    readme: Path | None,
+) -> None:
+    """`name`.md, .json and .png in `out`, the plot and the table also where else they are wanted; then the table."""
+    (out / f"{name}.md").write_text(table + "\n", encoding="utf-8")
     plain = json.dumps(_without_nan(document), indent=2, allow_nan=False)
-    stem.with_suffix(".json").write_text(plain + "\n", encoding="utf-8")
+    (out / f"{name}.json").write_text(plain + "\n", encoding="utf-8")
+    for path in [out / f"{name}.png", *([figure] if figure else [])]:
+        picture(path)
+    if readme is not None:
+        replace_section(readme, name, table)
+    typer.echo(table)
 
 
 def _without_nan(value: Any) -> Any:

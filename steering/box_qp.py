@@ -8,7 +8,7 @@ Find v = z + G lambda in the box with lambda_k > 0 only where v_k = low_k and la
 2011), batched over rows: every row guesses which bounds are met with equality, solves the K x K system of that guess
 and flips what came out wrong, all at once while that helps, one at a time when it stops. The number of rounds is
 fixed and a row that is done repeats its answer, so there is no branch on data, no wait for the device, and the result
-does not depend on the rest of the batch.
+does not depend on the rest of the batch, save that K there may be larger, and with it the number of rounds at most.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from steering.changes import Change, Elsewhere, Group, JointChange, RuleChange, SlabChange
 from steering.constraint import Constraint, Reading, inward
-from steering.controllers.base import Controller
 from steering.controllers.random import random_direction
 from steering.joint import JointSlabs, joint_slabs
 from steering.metric import Metric
@@ -68,13 +67,12 @@ class LayerWork:
 
 
 class Compiler:
-    """Compiles the layers of one batch; a rule that several rows or layers share is made once."""
+    """Compiles the layers of one batch."""
 
     def __init__(self, plans: Sequence[Plan | None], *, hidden_size: int, slots: int) -> None:
         self._plans = plans
         self._hidden_size = hidden_size
         self._slots = slots
-        self._rules: dict[object, Controller] = {}
         self._zeros = torch.zeros(hidden_size)
 
     def layer(self, layer: int) -> LayerWork:
@@ -159,27 +157,15 @@ class Compiler:
         )
 
     def _change(self, rows: tuple[int, ...], acting: Sequence[Acting], layer: int) -> Change:
-        first, each = acting[0][0][1], list(zip(rows, acting, strict=True))
+        first = acting[0][0][1]
+        if first.bounded and len(acting[0]) > 1:
+            return JointChange(self._joint(rows, acting, layer))
         if first.bounded:
-            several = len(acting[0]) > 1
-            return (
-                JointChange(self._joint(rows, acting, layer))
-                if several
-                else SlabChange(self._single(rows, acting, layer))
-            )
+            return SlabChange(self._single(rows, acting, layer))
+        strength = torch.tensor([[self._strength(row, found)] for row, found in zip(rows, acting, strict=True)])
         if first.rule == "state-offset":
-            acts = [
-                [found[0][1].settings.coefficient * self._strength(row, found) != 0]
-                for row, found in zip(rows, acting, strict=True)
-            ]
-            return Elsewhere(torch.tensor(acts))
-        key = self._key(acting[0])
-        if key not in self._rules:
-            self._rules[key] = first.free_rule
-        strength = [[self._strength(row, found)] for row, found in each]
-        return RuleChange(
-            self._rules[key], layer, torch.tensor(strength), torch.tensor([[_budget(found)] for found in acting])
-        )
+            return Elsewhere(strength * first.settings.coefficient != 0)
+        return RuleChange(first.free_rule, layer, strength, torch.tensor([[_budget(found)] for found in acting]))
 
     def _readers(
         self, rows: Sequence[int], acting: Sequence[Acting], layer: int
@@ -193,14 +179,9 @@ class Compiler:
             assert plan is not None
             for slot, constraint in found:
                 read = constraint.reading(layer)
-                weight[at, slot], bias[at, slot], low[at, slot], high[at, slot] = (
-                    read.weight,
-                    read.bias,
-                    read.low,
-                    read.high,
-                )
-                if plan.gave_way(layer, slot):
-                    low[at, slot], high[at, slot] = inward(plan.interval(layer, slot))
+                gave = plan.gave_way(layer, slot)
+                weight[at, slot], bias[at, slot] = read.weight, read.bias
+                low[at, slot], high[at, slot] = inward(plan.interval(layer, slot)) if gave else (read.low, read.high)
         return weight, bias, low, high
 
     def _key(self, found: Acting) -> object:

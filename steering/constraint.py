@@ -146,9 +146,10 @@ class Constraint:
         """The read-out, direction and float32 bounds of one layer; made once."""
         if layer not in self._readings:
             fitted = self.probe.at(layer)
-            lifted = fitted.weight if self.metric == "euclidean" else Metric.of(self.probe, layer).lift(fitted.weight)
-            direction = lifted / fitted.weight.dot(lifted)
-            self._readings[layer] = Reading(fitted.weight, fitted.bias, direction, *inward(self.interval(layer)))
+            weight = fitted.weight
+            plain = self.metric == "euclidean"
+            direction = weight / weight.dot(weight) if plain else Metric.of(self.probe, layer).direction(weight)
+            self._readings[layer] = Reading(weight, fitted.bias, direction, *inward(self.interval(layer)))
         return self._readings[layer]
 
     def check_representable(self, dtype: torch.dtype) -> None:

@@ -2,8 +2,8 @@
 
 Compiling takes seconds, so it is done once: the code is kept in `kernels/<digest>` of the folder TILLER_HOME, under a
 digest of all sources it is made from (numba itself looks at one file of several). Where nothing can be written it is
-compiled anew by each process; where what was written cannot be read, it is removed first. NUMBA_CACHE_DIR, when set,
-has the last word. Nothing is written at import.
+compiled anew by each process; where what was written cannot be read, that folder is removed first. NUMBA_CACHE_DIR,
+when set, takes the place of `kernels`. Nothing is written at import.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def compiled(function: Loop) -> Loop:
 def keep_on_disk() -> Path | None:
     """From now on read and write compiled code where it is kept; that folder, or None when there is none."""
     before = numba.config.CACHE_DIR
-    folder = Path(before) if before else tiller_home() / "kernels" / _digest()
+    folder = (Path(before) if before else tiller_home() / "kernels") / _digest()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -62,7 +62,7 @@ def keep_on_disk() -> Path | None:
 
 
 def forget(folder: Path) -> None:
-    """Compile anew in this process, and remove what is kept in `folder`: it is damaged, or there is no room for it."""
+    """Compile anew in this process, and remove what `keep_on_disk` named: it is damaged, or there is no room for it."""
     for loop in _loops:
         loop._cache = NullCache()  # what a loop has before `enable_caching`; numba has no public way back
     shutil.rmtree(folder, ignore_errors=True)

@@ -57,16 +57,27 @@ class Vectors:
         self._places: dict[bytes, int] = {}
         self._kept: list[Array] = []
 
-    def place(self, vector: Array) -> int:
-        """The row of `stacked` that holds this vector."""
-        place = self._places.setdefault(vector.tobytes(), len(self._kept))
-        if place == len(self._kept):
-            self._kept.append(vector)
-        return place
+    def share(self, weight: Array, move: Array, per: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, 3): the rows of `stacked` with each weight and each move, both (n, hidden_size), and the move's factor.
+
+        A move that is `per` (n,) times its weight needs no vector of its own.
+        """
+        same = [bool(close.all()) for close in np.isclose(move, weight * per[:, None], rtol=1e-6, atol=0)]
+        rows = [
+            (self._place(w), self._place(w if plain else m), p if plain else 1.0)
+            for w, m, p, plain in zip(weight, move, per, same, strict=True)
+        ]
+        return np.array(rows, dtype=np.float64)
 
     def stacked(self) -> Array:
         """(n, hidden_size) float32"""
         return np.stack(self._kept)
+
+    def _place(self, vector: Array) -> int:
+        place = self._places.setdefault(vector.tobytes(), len(self._kept))
+        if place == len(self._kept):
+            self._kept.append(vector)
+        return place
 
 
 class SingleKernel:
@@ -94,13 +105,9 @@ class SingleKernel:
         vectors = Vectors()
         weight, direction = slabs.weight[:, 0].numpy(), slabs.direction[:, 0].numpy()
         square = (weight.astype(np.float64) ** 2).sum(axis=1)
-        plain = np.isclose(direction * square[:, None], weight, rtol=1e-6, atol=0).all(axis=1)
-        shared = [
-            (vectors.place(w), vectors.place(w if same else d), 1 / s if same and s else 1.0)
-            for w, d, s, same in zip(weight, direction, square, plain, strict=True)
-        ]
+        shared = vectors.share(weight, direction, 1 / np.where(square > 0, square, 1.0))
         figures = np.stack([column.reshape(rows).numpy() for column in columns], axis=1, dtype=np.float64)
-        self._figures = np.concatenate([figures, np.array(shared, dtype=np.float64)], axis=1)
+        self._figures = np.concatenate([figures, shared], axis=1)
         self._vectors = vectors.stacked()
 
     def by_address(self, *, on: Any, record: Any) -> ByAddress:
@@ -142,16 +149,10 @@ class JointKernel:
         columns = (bias, low, high, reach, pick(slabs.size), table(scale), table(shift), table(gave))
         vectors = Vectors()
         weight, lift, size = (pick(value).numpy() for value in (slabs.weight, slabs.lift, slabs.size))
-        plain = np.isclose(lift * size[..., None], weight, rtol=1e-6, atol=0).all(axis=-1)
-        shared_vectors = [
-            [
-                (vectors.place(w), vectors.place(w if same else move), 1 / float(s) if same else 1.0)
-                for w, move, s, same in zip(*row, strict=True)
-            ]
-            for row in zip(weight, lift, size, plain, strict=True)
-        ]
+        wide = weight.shape[-1]
+        moved = vectors.share(weight.reshape(-1, wide), lift.reshape(-1, wide), 1 / size.ravel().astype(np.float64))
         figures = np.stack([column.numpy() for column in columns], axis=-1, dtype=np.float64)
-        self._figures = np.concatenate([figures, np.array(shared_vectors, dtype=np.float64)], axis=-1)
+        self._figures = np.concatenate([figures, moved.reshape(*size.shape, 3)], axis=-1)
         self._vectors = vectors.stacked()
         gram = slabs.gram[:, 0]
         self._gram = torch.stack([g[f][:, f] for g, f in zip(gram, padded, strict=True)]).contiguous().numpy()
@@ -183,10 +184,10 @@ def _try_out() -> None:
 
 
 def _project(resid: Tensor, slabs: Slabs | JointSlabs) -> tuple[Tensor, Tensor]:
-    several = isinstance(slabs, JointSlabs)
-    count = len(slabs.bias) if several else 1
-    ones, none = torch.ones(count, 1, dtype=torch.float64), torch.zeros(count, 1, dtype=torch.bool)
-    figures = {"scale": ones, "shift": 0 * ones, "gave": none}
+    count = len(slabs.bias) if isinstance(slabs, JointSlabs) else 1
+    ones = torch.ones(count, 1, dtype=torch.float64)
+    gave = slabs.soft[:, None] if isinstance(slabs, JointSlabs) else torch.zeros(1, 1, dtype=torch.bool)
+    figures = {"scale": ones, "shift": 0 * ones, "gave": gave}
     on, noted = (
         torch.ones(count, 1, len(resid), dtype=torch.bool),
         field.blank(1, len(resid), count, device=resid.device),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from steering import LanguageModel, Probe
+from steering.architectures import ARCHITECTURES
 from steering.fitted import GROUPS, HIDDEN
 
 LAYERS = (0, 1, 3)
+REMEMBERING = sorted(name for name, (_, kind) in ARCHITECTURES.items() if kind != "attention")
 
 
 def random_statistics(hidden_size: int, *, seed: int) -> dict[str, Tensor]:
@@ -49,3 +51,22 @@ def carrying(lm: LanguageModel, make_probe: Callable[..., Probe]) -> Callable[..
 def resid(lm: LanguageModel) -> Tensor:
     """(2, 5, hidden_size) float32"""
     return 3 * torch.randn(2, 5, lm.info.hidden_size, generator=torch.Generator().manual_seed(9))
+
+
+@pytest.fixture(params=REMEMBERING)
+def remembering_type(request: pytest.FixtureRequest) -> str:
+    """Every architecture with a recurrent state, in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def remembering(remembering_type: str, zoo: Callable[..., LanguageModel]) -> LanguageModel:
+    """A float32 model of each."""
+    return zoo(remembering_type)
+
+
+@pytest.fixture
+def no_gradients() -> Iterator[None]:
+    """The mode in which text is written."""
+    with torch.inference_mode():
+        yield

@@ -13,30 +13,19 @@ import pytest
 import torch
 from torch.nn import functional
 
-from steering.architectures import ARCHITECTURES
 from steering.controllers.state_offset import StateEdit, StateOffset, held
 from steering.hooks import capture
 from steering.recurrent import recurrent_layers
 from steering.stepping import Stepper, left_pad
 
-REMEMBERING = sorted(name for name, (_, kind) in ARCHITECTURES.items() if kind != "attention")
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 SLOW = ["falcon_mamba", "mamba", "mamba2"]  # freshly initialised decay, of some coordinates near 1
 LAYERS = (0, 2)  # recurrent in every model of the zoo
 PROMPTS = [[7, 30, 2, 99, 254, 11, 30, 64, 5, 200], [9, 1], [5, 200, 17, 3, 11]]
 NEW = [17, 3, 88, 88, 120, 6, 41, 9]
 ALL, ON = torch.arange(3), torch.ones(3)
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
-
-
-@pytest.fixture(params=REMEMBERING)
-def remembering(request, zoo):
-    return zoo(request.param)
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.inference_mode():
-        yield
 
 
 def state_at(stepper, layer):
@@ -112,9 +101,8 @@ def test_apply_edits_the_tensor_the_model_reads_and_no_copy_of_the_cache(remembe
     assert not torch.allclose(stepper.step(repeated(17, 3)), start(remembering).step(repeated(17, 3)), atol=1e-2)
 
 
-@pytest.mark.parametrize("model_type", REMEMBERING)
-def test_the_dtype_of_the_state_is_kept_and_the_sum_is_rounded_once(zoo, model_type):
-    lm = zoo(model_type, dtype=torch.bfloat16)
+def test_the_dtype_of_the_state_is_kept_and_the_sum_is_rounded_once(zoo, remembering_type):
+    lm = zoo(remembering_type, dtype=torch.bfloat16)
     before, after = start(lm), start(lm)
     offset = random_offset(lm, coefficient=1.7)
     offset.apply(after.cache, rows=ALL, on=ON)

@@ -8,28 +8,17 @@ import pytest
 import torch
 
 from steering import Probe
-from steering.architectures import ARCHITECTURES
 from steering.controllers.base import Settings
 from steering.controllers.state_offset import StateEdit, StateOffset, held
 from steering.errors import InvalidRequest, SteeringNotApplied, UnsupportedSteering
 from steering.recurrent import recurrent_layers
 from steering.stepping import Stepper, left_pad
 
-REMEMBERING = sorted(name for name, (_, kind) in ARCHITECTURES.items() if kind != "attention")
+pytestmark = pytest.mark.usefixtures("no_gradients")
+
 HYBRIDS = ["bamba", "jamba"]  # their layers 1 and 3 are pure attention
 PROMPTS = [[7, 30, 2, 99, 254, 11, 30, 64, 5, 200], [9, 1], [5, 200, 17, 3, 11]]
 ALL, ON = torch.arange(3), torch.ones(3)
-
-
-@pytest.fixture(params=REMEMBERING)
-def remembering(request, zoo):
-    return zoo(request.param)
-
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.inference_mode():
-        yield
 
 
 def rising(lm, layers=(0, 2)):
@@ -133,9 +122,8 @@ def test_a_step_that_was_not_taken_is_an_error_and_the_state_is_put_back(remembe
     assert torch.equal(stepper.step(ALL), plain.step(ALL))
 
 
-@pytest.mark.parametrize("model_type", REMEMBERING)
-def test_the_shape_told_of_the_model_is_that_of_its_cache(zoo, model_type):
-    stepper, shapes = start(zoo(model_type)), recurrent_layers(zoo(model_type).model)
+def test_the_shape_told_of_the_model_is_that_of_its_cache(zoo, remembering_type):
+    stepper, shapes = start(zoo(remembering_type)), recurrent_layers(zoo(remembering_type).model)
     with_state = [at for at, layer in enumerate(stepper.cache.layers) if getattr(layer, "recurrent_states", None)]
     assert list(shapes) == with_state
     for layer, shape in shapes.items():
