@@ -163,6 +163,18 @@ print(stored.tolist())
 
 
 @pytest.mark.slow
+def test_in_a_cache_folder_of_the_users_own_nothing_else_is_removed(tmp_path):
+    theirs = tmp_path / "theirs.nbi"
+    theirs.write_bytes(b"of another program")
+    forgetting = "from steering.kernels.compiling import forget, keep_on_disk; forget(keep_on_disk())"
+    subprocess.run(
+        [sys.executable, "-c", forgetting], env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}, check=True, timeout=300
+    )
+    assert list(tmp_path.iterdir()) == [theirs]
+    assert theirs.read_bytes() == b"of another program"
+
+
+@pytest.mark.slow
 def test_a_damaged_folder_of_machine_code_costs_time_and_nothing_else(tmp_path):
     def process():
         done = subprocess.run(
