@@ -27,11 +27,11 @@ from eval.prompts import read_rtp
 from eval.quality_table import plot, summarise, to_markdown
 from eval.readme import replace_section
 from eval.sample import Sample
-from eval.scorers import AltProfanity
 from eval.study import Study, run_study
 from steering import load_model, load_probe
 from steering.commandline import run_app
 from steering.identity import check_compatible
+from steering.scorers import AltProfanity
 
 app = typer.Typer(
     help="Evaluation: what steering does to the text, with its cost and its placebo beside it.",

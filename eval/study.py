@@ -17,12 +17,12 @@ from typing import Any
 from eval.arms import Arm
 from eval.fluency import conditional_perplexity, repetition
 from eval.sample import Sample
-from eval.scorers import Scorer
 from steering import LanguageModel, Probe, Request, Sampling, generate
 from steering.artefact import content_sha256
 from steering.errors import InvalidRequest
 from steering.generation import encode
 from steering.identity import hash_json
+from steering.scorers import Scorer
 
 NEW_TOKENS = 20
 TOP_P = 0.9

@@ -1,7 +1,9 @@
 """tiller probe train --model smollm2-135m-instruct --data texts.jsonl --concept toxicity --out my-probes
 
-Also `python -m probes`. `train` makes a probe from labelled texts, `show` prints what one is, `verify` checks that its
-files are whole. Exit codes: 0 done, 2 refused with a reason, 130 interrupted (run the same line again to resume).
+Also `python -m probes`. `train` makes a probe from labelled texts, `screen` finds the layers at which steering it
+changes the text, `show` prints what one is, `verify` checks that its files are whole, `diff` compares two, `export` and
+`import` exchange them with other tools, `push` and `pull` with the Hugging Face Hub. Exit codes: 0 done, 2 refused with
+a reason, 130 interrupted (run the same line again to resume).
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from collections.abc import Sequence
 
 import typer
 
+from probes.commands.exchange import diff, export, import_, pull, push
 from probes.commands.look import show, verify
+from probes.commands.screen import screen
 from probes.commands.train import train
 from steering.commandline import run_app
 
@@ -21,8 +25,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, show, verify):
+for command in (train, screen, show, verify, diff, export, push, pull):
     app.command()(command)
+app.command("import")(import_)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -114,6 +114,8 @@ def _admit(order: Order, loaded: Loaded) -> tuple[list[Request], list[Future[Com
     """Check everything, then queue all rows or none. Runs in the admission thread."""
     steering = order.steering
     plan = None if steering is None else steering.to_plan(loaded.probes, lm=loaded.engine.lm, seed=order.sampling.seed)
+    for warning in () if plan is None else plan.warnings:
+        log.warning(warning)
     prompts = [_encoded(order, index, loaded) for index in range(len(order.prompts))]
     scores = steering is not None and steering.report == "tokens"
     rows = [

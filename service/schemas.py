@@ -78,6 +78,8 @@ class SteeringSummary(BaseModel):
     applied: bool
     probes: dict[str, ProbeSummary]
     layers: list[int]
+    warnings: list[str]
+    """Said of the probes: that one is marked `causal: false`, since steering it did not beat its placebo."""
     finish: str
     tokens: list[dict[str, Any]] | None = None
 

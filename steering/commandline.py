@@ -22,7 +22,7 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None, *, prog_name: str, int
     `interrupted` is said after Ctrl-C: what was kept and how to go on. A command finds the arguments as they were typed
     in its context's `obj`.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)  # FOLDER:train: is no train
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         app(args=arguments, prog_name=prog_name, obj=arguments)

@@ -226,6 +226,12 @@ class Constraint:
             raise UnsupportedSteering(
                 f"controller '{self.rule}' minimises nothing, so it has no metric; leave metric out", param="metric"
             )
+        if self.bounds is not None and self.bounds.space != "logit" and not self.probe.manifest.calibrated:
+            raise UnsupportedSteering(
+                f"probe {self.probe.id} was imported and never calibrated, so a {self.bounds.space} has no meaning for "
+                "it; give bounds in space 'logit', or use a controller that needs a direction only (additive, ablate)",
+                param="space",
+            )
         if self.rule == "capping" and self.bounds is not None:
             one_sided = (self.bounds.lower is None) != (self.bounds.upper is None)
             if not one_sided or self.bounds.space != "percentile":

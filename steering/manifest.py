@@ -63,7 +63,7 @@ class FitInfo(_Strict):
     """How the weights were found."""
 
     solver: str
-    method: Literal["logistic", "mean-difference", "lda"] = "logistic"
+    method: Literal["logistic", "mean-difference", "lda", "imported"] = "logistic"
     """What chose the direction."""
     C: float | None
     """Inverse strength of the L2 penalty on standardised activations; None where the method has none."""
@@ -194,6 +194,10 @@ class Origin(_Strict):
     sha256: Sha256
     lost: list[str]
     """What the format could not carry, in words."""
+    bias: bool
+    """Whether it carried a bias; without one the logit is weight . resid, whose zero means nothing."""
+    calibrated: bool = False
+    """Whether the logit was calibrated after the import; if not, it has no probabilities and no percentiles."""
 
 
 class Manifest(_Strict):
@@ -234,3 +238,8 @@ class Manifest(_Strict):
     def id(self) -> str:
         """`name@version`, as requests write it."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its logits have probabilities: all but those of imported read-outs that nobody calibrated."""
+        return self.origin is None or self.origin.calibrated

@@ -84,6 +84,17 @@ class Plan:
         """Whether the constraint's own bounds cannot be met at this layer."""
         return (layer, slot) in self._given_way
 
+    @property
+    def warnings(self) -> list[str]:
+        """What whoever reads the text should know of the probes, in sentences; nothing where nothing is edited."""
+        named = [constraint.probe for constraint in self.constraints if self.mode == "enforce"]
+        return [
+            f"{probe.id} is marked causal: false: at no set of layers did steering it change the text more than a "
+            "placebo of the same norm, so a bound that holds on the probe says nothing about what was written"
+            for probe in named
+            if probe.manifest.causal is False
+        ]
+
     def promises(self, slot: int) -> bool:
         """Whether the bound of this constraint is promised to hold on every steered token that is not capped."""
         constraint = self.constraints[slot]

@@ -87,6 +87,11 @@ class Probe:
             Bounds(default.lower, default.upper, default.space)
         except InvalidBounds as error:
             raise CorruptProbe(f"probe {self.id} has default bounds that mean nothing ({error}); refit it") from None
+        if default.space != "logit" and not self.manifest.calibrated:
+            raise CorruptProbe(
+                f"probe {self.id} was never calibrated, yet its default bounds are in '{default.space}'; "
+                "import it again"
+            )
         for layer, fitted in self.layers.items():
             where = f"probe {self.id}, layer {layer}"
             if not 0 <= layer < base.num_hidden_layers:

@@ -11,7 +11,8 @@ from typing import Any
 class ProbeReport:
     """One constraint over all tokens it covered and all its layers.
 
-    Probabilities are calibrated and taken over layers and tokens. A token counts once, however many layers touched it.
+    Probabilities are calibrated and taken over layers and tokens; of an imported probe that was never calibrated they
+    are NaN. A token counts once, however many layers touched it.
     """
 
     max_pre: float
@@ -45,6 +46,8 @@ class SteeringReport:
     """Whether any edit was allowed: false in mode monitor."""
     probes: dict[str, ProbeReport]
     layers: list[int]
+    warnings: list[str] = field(default_factory=list)
+    """What whoever reads the text should know of the probes, such as that one is marked `causal: false`."""
     finish: str = ""
     """Why generation ended, as in `finish_reason`."""
     tokens: list[dict[str, Any]] | None = field(default=None)

@@ -8,6 +8,7 @@ not a hope). One `DynamicCache` made from the config serves attention, state-spa
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -72,6 +73,12 @@ class Stepper:
         else:
             inputs["attention_mask"] = self._mask
         return self._forward(inputs)
+
+    def fork(self) -> Stepper:
+        """A second batch that goes on from the same place: the cache is copied, the model shared."""
+        twin = Stepper(self._model)
+        twin._cache, twin._mask = copy.deepcopy(self._cache), self._mask
+        return twin
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
         inputs = inputs | {self._cache_name: self._cache}

@@ -48,10 +48,13 @@ class Tally:
         return SteeringReport(
             applied=plan.mode == "enforce",
             probes={
-                constraint.probe.id: _probe_report(totals[slot], promised=plan.promises(slot))
+                constraint.probe.id: _probe_report(
+                    totals[slot], promised=plan.promises(slot), calibrated=constraint.probe.manifest.calibrated
+                )
                 for slot, constraint in enumerate(plan.constraints)
             },
             layers=plan.layers,
+            warnings=plan.warnings,
             finish=finish,
             tokens=self._token_scores(row, plan.constraints) if tokens else None,
         )
@@ -64,6 +67,8 @@ class Tally:
             for column in read.any(dim=-1).nonzero().flatten().tolist():
                 pairs = {
                     constraint.probe.id: values[column, slot].tolist()
+                    if constraint.probe.manifest.calibrated
+                    else [None, None]
                     for slot, constraint in enumerate(constraints)
                     if read[column, slot]
                 }
@@ -71,9 +76,9 @@ class Tally:
         return scores
 
 
-def _probe_report(total: list[float], *, promised: bool) -> ProbeReport:
+def _probe_report(total: list[float], *, promised: bool, calibrated: bool) -> ProbeReport:
     def probability(name: int, sign: int = 1) -> float:
-        return _sigmoid(sign * total[name]) if total[field.TOKENS] else math.nan
+        return _sigmoid(sign * total[name]) if total[field.TOKENS] and calibrated else math.nan
 
     return ProbeReport(
         max_pre=probability(field.MAX_PRE),

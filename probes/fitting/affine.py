@@ -16,7 +16,7 @@ import numpy as np
 
 from probes.errors import FitError
 from probes.fitting.samples import Toward, Wide, narrowed, source_and_target
-from probes.shards import Floats
+from probes.harvest.shards import Floats
 
 FLAT = 1e-12
 """Smallest variance along any axis, as a share of the largest, that can be divided by."""

@@ -11,7 +11,7 @@ the difference of class means. What sets it apart is which texts one gives it.
 from __future__ import annotations
 
 from probes.fitting.samples import Toward, narrowed, source_and_target
-from probes.shards import Floats
+from probes.harvest.shards import Floats
 
 
 def fit_contrast(negative: Floats, positive: Floats, *, toward: Toward) -> dict[str, Floats]:

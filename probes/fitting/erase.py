@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from probes.fitting.samples import Toward, narrowed, source_and_target, unit
-from probes.shards import Floats
+from probes.harvest.shards import Floats
 
 
 def fit_erase(negative: Floats, positive: Floats, *, toward: Toward = "negative") -> dict[str, Floats]:

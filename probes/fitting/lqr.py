@@ -37,7 +37,7 @@ from transformers import DynamicCache
 
 from probes.errors import FitError
 from probes.fitting.samples import Toward, Wide, narrowed, source_and_target, unit
-from probes.shards import Floats
+from probes.harvest.shards import Floats
 from steering.architectures import residual_blocks, state_kind
 from steering.hooks import check_layer
 from steering.models import LanguageModel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from probes.fitting.samples import Toward, narrowed, source_and_target
-from probes.shards import Floats
+from probes.harvest.shards import Floats
 
 
 def fit_means(negative: Floats, positive: Floats, *, toward: Toward = "negative") -> dict[str, Floats]:

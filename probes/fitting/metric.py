@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from probes.errors import FitError
 from probes.fitting.samples import Toward, Wide
-from probes.shards import Floats
+from probes.harvest.shards import Floats
 
 RANK = 32
 """Eigenvectors kept. On the embedded model (toxicity, both poolings, ten depths) a step along M w is then at most 8%

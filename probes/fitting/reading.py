@@ -16,7 +16,7 @@ import numpy as np
 
 from probes.errors import FitError
 from probes.fitting.samples import Toward, narrowed, source_and_target
-from probes.shards import Floats
+from probes.harvest.shards import Floats
 
 
 def fit_reading(

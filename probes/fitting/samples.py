@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import FitError
-from probes.shards import Floats
+from probes.harvest.shards import Floats
 
 Wide = NDArray[np.float64]
 Toward = Literal["negative", "positive"]

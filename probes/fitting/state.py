@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probes.activations import BATCH_TOKENS, MAX_TOKENS, batches, fitting_length
-from probes.corpus import Corpus
 from probes.errors import FitError
-from probes.shards import Floats
+from probes.harvest.activations import BATCH_TOKENS, MAX_TOKENS, fitting_length
+from probes.harvest.filling import batches
+from probes.harvest.shards import Floats
+from probes.texts.corpus import Corpus
 from steering.models import LanguageModel
 from steering.recurrent import Shape, recurrent_layers, recurrent_state
 from steering.stepping import Stepper, left_pad

@@ -14,7 +14,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.corpus import Corpus
 from probes.errors import FitError
 from probes.fitting.affine import fit_affine_map
 from probes.fitting.contrast import fit_contrast
@@ -25,7 +24,8 @@ from probes.fitting.reading import fit_reading
 from probes.fitting.samples import Toward
 from probes.fitting.transport import fit_transport
 from probes.fitting.with_model import WITH_MODEL
-from probes.shards import Floats
+from probes.harvest.shards import Floats
+from probes.texts.corpus import Corpus
 from steering.bounds import Bounds
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from probes.fitting.samples import Toward, narrowed, source_and_target
-from probes.shards import Floats
+from probes.harvest.shards import Floats
 
 
 def fit_transport(negative: Floats, positive: Floats, *, toward: Toward) -> dict[str, Floats]:

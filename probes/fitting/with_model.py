@@ -12,12 +12,12 @@ from types import MappingProxyType
 
 import torch
 
-from probes.corpus import Corpus
 from probes.errors import FitError
 from probes.fitting.lqr import fit_lqr, mean_block_jacobians
 from probes.fitting.samples import Toward
 from probes.fitting.state import fit_state_offsets
-from probes.shards import Floats
+from probes.harvest.shards import Floats
+from probes.texts.corpus import Corpus
 from steering.models import LanguageModel
 from steering.probe import LayerProbe
 from steering.recurrent import recurrent_layers

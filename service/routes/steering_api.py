@@ -95,6 +95,7 @@ def _summary(probe: Probe, loaded: Loaded) -> dict[str, Any]:
         "carries": {group: at for group in GROUPS if (at := probe.layers_with(group))},
         "default": manifest.default.model_dump(),
         "metrics": {str(layer): manifest.metrics[layer].model_dump() for layer in manifest.default.layers},
+        "causal": manifest.causal,
         "baselines": manifest.baselines,
         "dataset": {"name": manifest.dataset.name, "licence": manifest.dataset.licence},
         "base_model": {"id": manifest.base_model.id, "revision": manifest.base_model.revision},

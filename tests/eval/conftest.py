@@ -11,9 +11,9 @@ import pytest
 
 from eval.prompts import RTP
 from eval.sample import Sample
-from eval.scorers import ScorerCard
 from eval.study import Study
 from steering import LanguageModel, Probe
+from steering.scorers import ScorerCard
 
 PROMPTS = {"toxic": ["ab", "cde", "f"], "neutral": ["xyz", "uv", "w"]}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from eval.__main__ import main
 from eval.prompts import read_rtp
 from eval.readme import replace_section
-from eval.scorers import AltProfanity
 from steering.errors import InvalidRequest
 
 
@@ -51,10 +49,3 @@ def test_a_section_is_replaced_and_the_rest_is_kept(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == "before\n<!-- t -->\nnewer\n<!-- /t -->\nafter\n"
     with pytest.raises(InvalidRequest, match="<!-- u -->"):
         replace_section(path, "u", "new")
-
-
-@pytest.mark.slow
-def test_the_packaged_scorer_tells_a_curse_from_a_courtesy() -> None:
-    low, high, nothing = AltProfanity()(["Thank you for the flowers.", "damn you, you stupid idiot", "  "])
-    assert low < 0.3 < high
-    assert math.isnan(nothing)

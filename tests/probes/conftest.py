@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from probes.corpus import Corpus, Row
+from probes.texts.corpus import Corpus, Row
 
 SEAS = ("sails", "tides", "masts", "keels", "docks", "reefs")
 HILLS = ("ridge", "gorge", "slope", "cave", "stone", "edge")

@@ -8,19 +8,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from probes.calibration import IDENTITY, platt
 from probes.errors import FitError
-from probes.fit import choose_penalty, fit_affine, random_direction_auroc, random_label_auroc
-from probes.metrics import auroc, log_loss
+from probes.measure.calibration import IDENTITY, platt
+from probes.measure.metrics import auroc, log_loss
+from probes.methods.fit import choose_setting, random_direction_auroc, random_label_auroc
+from probes.methods.logistic import fit_affine
+from probes.methods.table import Setting
 
 
 def test_folding_the_scaler_in_equals_the_pipeline_on_raw_activations(blobs):
     resid, labels = blobs
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-8, max_iter=5000))
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-10, max_iter=5000))
     pipeline.fit(resid.astype(np.float64), labels)
     ours = fit_affine(resid, labels, c=0.1)
     assert ours.weight.dtype == np.float32
-    np.testing.assert_allclose(ours.logit(resid), pipeline.decision_function(resid.astype(np.float64)), atol=2e-3)
+    np.testing.assert_allclose(ours.logit(resid), pipeline.decision_function(resid.astype(np.float64)), atol=1e-4)
 
 
 def test_fits_are_deterministic(blobs):
@@ -57,14 +59,22 @@ def test_cross_validation_prefers_shrinkage_where_there_is_only_noise():
     generator = np.random.default_rng(0)
     noise = generator.standard_normal((120, 60)).astype(np.float32)
     labels = generator.integers(0, 2, 120)
-    assert choose_penalty([lambda: noise], labels, np.arange(120) % 3, grid=(1e-4, 1.0)) == 1e-4
+    settings = [Setting(C=1e-4), Setting(C=1.0)]
+    assert choose_setting([lambda: (noise, labels, np.arange(120) % 3)], settings) == settings[0]
+
+
+def test_cross_validation_without_a_usable_fold_is_refused(blobs):
+    resid, labels = blobs
+    with pytest.raises(FitError, match="no fold with both classes"):
+        choose_setting([lambda: (resid, labels, labels)], [Setting(C=0.1), Setting(C=1.0)])
 
 
 def test_controls_are_near_chance_and_the_probe_is_not(blobs):
     resid, labels = blobs
     train, test = slice(0, 300), slice(300, None)
     probe = auroc(fit_affine(resid[train], labels[train], c=0.1).logit(resid[test]), labels[test])
-    shuffled = random_label_auroc(resid[train], labels[train], resid[test], labels[test], c=0.1, seed=0)
+    permuted = np.random.default_rng(0).permutation(labels[train])
+    shuffled = random_label_auroc(resid[train], permuted, resid[test], labels[test], setting=Setting(C=0.1))
     assert probe > 0.75
     assert shuffled < probe - 0.1
     assert 0.5 <= random_direction_auroc(resid[test], labels[test], seed=0) < probe

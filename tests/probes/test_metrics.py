@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from probes.metrics import accuracy, auroc, brier, ece, log_loss
+from probes.measure.metrics import accuracy, auroc, brier, ece, log_loss
 
 
 @pytest.fixture

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from probes import pretrain
 from probes.__main__ import main
-from probes.errors import CorpusError
 from probes.fitting.table import ALWAYS, FITS
 from probes.fitting.with_model import WITH_MODEL
+from probes.harvest.shards import ShardFolder
 from steering.artefact import load_probe
 
 
@@ -105,17 +102,15 @@ def test_what_cannot_be_is_refused_with_the_reason(arguments, change, reason, ca
 
 
 def test_interrupting_leaves_the_shards_and_says_how_to_resume(arguments, tmp_path, capsys, monkeypatch):
-    from probes import activations
-
-    read, calls = activations._read_batch, []
+    write, calls = ShardFolder.write, []
 
     def interrupted(*given: Any) -> Any:
         calls.append(1)
-        if len(calls) == 12:
+        if len(calls) == 2:
             raise KeyboardInterrupt
-        return read(*given)
+        return write(*given)
 
-    monkeypatch.setattr(activations, "_read_batch", interrupted)
+    monkeypatch.setattr(ShardFolder, "write", interrupted)
     assert main([*arguments, "--batch-tokens", "512"]) == 130
     err = capsys.readouterr().err
     assert "run the same command again to resume" in err
@@ -124,7 +119,7 @@ def test_interrupting_leaves_the_shards_and_says_how_to_resume(arguments, tmp_pa
 
 
 def test_a_missing_extra_names_its_installation(arguments, capsys, monkeypatch):
-    monkeypatch.setattr("probes.__main__.find_spec", lambda package: None if package == "sklearn" else object())
+    monkeypatch.setattr("probes.commands.train.find_spec", lambda package: None if package == "sklearn" else object())
     assert main(arguments) == 2
     assert "pip install 'tiller-lm[probes]'" in capsys.readouterr().err
 
@@ -138,68 +133,6 @@ def test_help_teaches(capsys):
 
 def test_missing_options_are_a_usage_error():
     assert main(["train"]) == 2
-
-
-def test_pairs_become_two_rows_of_one_group(write_jsonl):
-    pairs = write_jsonl([{"en": "one", "es": "uno"}, {"en": "two", "es": "dos"}])
-    corpus = pretrain.flatten_pairs(pairs, negative="en", positive="es")
-    assert [(row.text, row.label, row.group) for row in corpus.rows] == [
-        ("one", 0, "pair 1"),
-        ("uno", 1, "pair 1"),
-        ("two", 0, "pair 2"),
-        ("dos", 1, "pair 2"),
-    ]
-    with pytest.raises(CorpusError, match="row 1: no text in column 'fr'"):
-        pretrain.flatten_pairs(pairs, negative="en", positive="fr")
-
-
-def test_pretrain_refuses_what_it_does_not_know(tmp_path, capsys):
-    assert pretrain.main(["--data", str(tmp_path), "--only", "taste"]) == 2
-    assert "toxicity, sentiment, language" in capsys.readouterr().err
-    assert pretrain.main(["--data", str(tmp_path / "absent")]) == 2
-    assert "no folder" in capsys.readouterr().err
-
-
-def test_pretrain_leaves_existing_probes_alone(tmp_path, capsys):
-    for name in pretrain.PROBES:
-        (tmp_path / name / "1").mkdir(parents=True)
-    assert pretrain.main(["--data", str(tmp_path), "--out", str(tmp_path)]) == 0
-    assert "delete" in capsys.readouterr().err
-
-
-def test_pretrain_builds_from_files_alone(lm, planted, tmp_path, monkeypatch):
-    data, folder = tmp_path / "data", tmp_path / "data" / "language"
-    folder.mkdir(parents=True)
-    quotes = [record | {"label": "es" if record["label"] else "en"} for record in planted(240)]
-    import gzip
-
-    with gzip.open(folder / "quotes_en_es.jsonl.gz", "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(record) + "\n" for record in quotes)
-    other = [record["text"] + " x" for record in planted(60, seed=6)]
-    pairs = [{"en": en, "es": es} for es, en in zip(other[::2], other[1::2], strict=True)]
-    lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
-    (folder / "tatoeba_en_es_pairs.jsonl").write_text(lines, encoding="utf-8")
-    monkeypatch.setattr(pretrain, "load_model", lambda name, **options: lm)
-    options = ["--data", str(data), "--only", "language", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "w")]
-    assert pretrain.main(options) == 0
-    manifest = load_probe(tmp_path / "out" / "language" / "1").manifest
-    assert manifest.labels == {"0": "English", "1": "Spanish"}
-    assert manifest.metrics[3].out_of_domain.keys() == {"tatoeba"}
-
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not DATA.is_dir(), reason="the data sets are not beside this checkout (../shared/data)")
-@pytest.mark.parametrize("name", list(pretrain.PROBES))
-def test_the_shipped_recipes_read_disjoint_balanced_data(name):
-    parts, recipe = pretrain.PROBES[name](DATA)
-    keys = [{row.key for row in corpus.rows} for corpus in parts.named().values()]
-    assert sum(map(len, keys)) == len(set.union(*keys))
-    assert recipe.name == name
-    for corpus in parts.named().values():
-        assert corpus.counts["1"] / len(corpus) == pytest.approx(0.5, abs=0.06)
 
 
 def test_show_and_the_card_list_what_a_probe_carries(arguments, tmp_path, capsys):

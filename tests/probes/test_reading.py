@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from probes.errors import CorpusError
-from probes.reading import Columns, read_corpus
+from probes.texts.labels import Columns
+from probes.texts.reading import read_corpus, read_records
 
 SECRET = "zanzibar"  # stands for a text that must not reach a message
 
@@ -156,3 +158,136 @@ def test_damaged_containers_are_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     assert "again" in refusal(path)
+
+
+def test_truncated_gzip_is_refused(write_jsonl, tmp_path):
+    whole = gzip.compress(write_jsonl(records() * 50).read_bytes())
+    for cut in (len(whole) // 2, len(whole) - 4):
+        path = tmp_path / "cut.jsonl.gz"
+        path.write_bytes(whole[:cut])
+        assert "fetch it again" in refusal(path)
+
+
+def test_gzip_with_flipped_bytes_is_refused(write_jsonl, tmp_path):
+    whole = bytearray(gzip.compress(write_jsonl(records() * 50).read_bytes()))
+    whole[30:40] = bytes(10)
+    path = tmp_path / "flipped.jsonl.gz"
+    path.write_bytes(whole)
+    refusal(path)
+
+
+def test_arrow_files_of_both_kinds_give_the_same_corpus(write_jsonl, tmp_path):
+    table = pa.Table.from_pylist(records())
+    for name, new in (("s.arrow", pa.ipc.new_stream), ("f.arrow", pa.ipc.new_file)):
+        with new(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table, max_chunksize=4)
+        assert read_corpus(tmp_path / name).sha256 == read_corpus(write_jsonl(records())).sha256
+
+
+@pytest.mark.parametrize("cut", [1, 8, 100, 400])
+def test_an_arrow_stream_cut_anywhere_is_refused(tmp_path, cut):
+    path = tmp_path / "s.arrow"
+    table = pa.Table.from_pylist(records())
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert "again" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["d.arrow", "d.parquet"])
+@pytest.mark.parametrize("content", [b"", b"ARROW1junk", b"junk" * 50])
+def test_unreadable_arrow_and_parquet_are_refused(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert "again" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.csv", "d.parquet", "d.arrow", "d.jsonl.gz"])
+def test_a_git_lfs_pointer_is_recognised_whatever_its_name(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", encoding="utf-8")
+    assert "git lfs pull" in refusal(path)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_line_ends_and_byte_order_marks_change_nothing(tmp_path, ending, mark):
+    lines = {
+        "d.csv": ["text,label", '"one, with a ""comma""",1', "two,0"],
+        "d.jsonl": [json.dumps({"text": 'one, with a "comma"', "label": 1}), json.dumps({"text": "two", "label": 0})],
+    }
+    for name, content in lines.items():
+        path = tmp_path / name
+        path.write_bytes(mark + ending.join(content).encode())
+        corpus = read_corpus(path)
+        assert corpus.texts == ['one, with a "comma"', "two"]
+        assert corpus.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("content", ["", "text,label\n", "\n\n"])
+def test_an_empty_csv_and_one_with_a_header_alone_have_no_rows(tmp_path, content):
+    path = tmp_path / "d.csv"
+    path.write_text(content, encoding="utf-8")
+    assert "no rows" in refusal(path)
+
+
+@pytest.mark.parametrize("row", [f"{SECRET}, and more,1", SECRET])
+def test_a_csv_row_that_does_not_fit_its_header_is_refused_rather_than_cut(tmp_path, row):
+    path = tmp_path / "d.csv"
+    path.write_text(f"text,label\nfine,0\n{row}\n", encoding="utf-8")
+    assert "row 2" in refusal(path)
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text(f"text,label,text\n{SECRET},1,{SECRET}\n", encoding="utf-8")
+    assert "column text stands more than once" in refusal(path)
+    table = pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "d.parquet")
+    assert "more than once" in refusal(tmp_path / "d.parquet")
+
+
+def test_a_csv_without_a_header_does_not_quote_its_first_text(tmp_path):
+    path = tmp_path / "d.csv"
+    text = f"a long text of many words with {SECRET} in it"
+    path.write_text(f"{text},1\nanother,0\n", encoding="utf-8")
+    assert "the columns are: (45 characters), 1" in refusal(path)
+
+
+def test_nested_records_name_the_column_that_is_missing(write_jsonl):
+    message = refusal(write_jsonl([{"data": {"text": SECRET}, "label": 1}]))
+    assert "no column 'text'; the columns are: data, label" in message
+
+
+@pytest.mark.parametrize("text", [[SECRET], {"a": SECRET}, 1.5, True])
+def test_a_list_or_object_where_a_text_should_be_is_refused(write_jsonl, text):
+    assert f"type {type(text).__name__}" in refusal(write_jsonl([{"text": text, "label": 1}]))
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "9" * 5000, '{"text": 1'])
+def test_json_that_breaks_the_parser_is_refused_by_line(tmp_path, line):
+    path = tmp_path / "d.jsonl"
+    path.write_text(line + "\n", encoding="utf-8")
+    assert "line 1: not valid JSON" in refusal(path)
+
+
+def test_a_folder_named_as_a_file_is_no_file(tmp_path):
+    (tmp_path / "d.jsonl").mkdir()
+    assert "holds no data files" in refusal(tmp_path / "d.jsonl")
+
+
+def test_reading_holds_no_more_than_a_batch_of_rows(tmp_path):
+    """Ten times the rows, the same peak: the reader's own memory does not grow with the file."""
+    peaks = []
+    for count in (2_000, 20_000):
+        rows = [{"text": f"row {index} " + "x" * 200, "label": index % 2} for index in range(count)]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet", row_group_size=1000)
+        (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        del rows
+        for name in ("d.parquet", "d.jsonl"):
+            tracemalloc.start()
+            assert sum(1 for _ in read_records(tmp_path / name)) == count
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    small, large = peaks[:2], peaks[2:]
+    assert all(after < 1.5 * before + 100_000 for before, after in zip(small, large, strict=True))

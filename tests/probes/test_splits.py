@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from probes.corpus import Corpus, Row
 from probes.errors import CorpusError
-from probes.recipe import arrange
-from probes.splits import folds, refuse_leakage, split, without
+from probes.texts.corpus import Corpus, Row
+from probes.texts.splits import folds, refuse_leakage, split, without
+from probes.training.recipe import arrange
 
 SHARES = {"train": 0.7, "calibration": 0.15, "test": 0.15}
 

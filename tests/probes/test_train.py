@@ -10,10 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from probes import train as module
-from probes.activations import Reading, harvest
-from probes.baseline import NAME, lexical_baseline
-from probes.corpus import Corpus, Row
 from probes.errors import CorpusError, FitError
 from probes.fitting.erase import fit_erase
 from probes.fitting.means import fit_means
@@ -22,9 +18,13 @@ from probes.fitting.state import fit_state_offsets
 from probes.fitting.table import ALWAYS, FITS, SHIPPED_GROUPS, by_class
 from probes.fitting.transport import fit_transport
 from probes.fitting.with_model import WITH_MODEL
-from probes.recipe import Parts, Recipe, arrange
-from probes.selection import default_layers, parse_layers
-from probes.train import Progress, run
+from probes.harvest.activations import Reading, harvest
+from probes.measure.baseline import LENGTH, NAME, measure_baselines
+from probes.texts.corpus import Corpus, Row
+from probes.training import train as module
+from probes.training.recipe import Parts, Recipe, arrange
+from probes.training.selection import default_layers, parse_layers
+from probes.training.train import Progress, run
 from steering.artefact import content_sha256, load_probe
 from steering.bounds import Bounds
 from steering.errors import InvalidBounds, InvalidRequest
@@ -212,14 +212,15 @@ def test_labels_inverted_in_the_calibration_file_end_in_an_error(lm, make_corpus
 
 
 def test_the_lexical_baseline_sees_words(make_corpus):
-    found = lexical_baseline(make_corpus(200), {"test": make_corpus(40, seed=8)})
-    assert found["test"] == 1.0
+    found = measure_baselines(make_corpus(200), {"test": make_corpus(40, seed=8)})
+    assert found[NAME]["test"] == 1.0
+    assert found[LENGTH]["test"] < 0.8
 
 
 def test_texts_without_words_have_no_lexical_baseline():
     wordless = Corpus("signs", (Row(1, "?!", 0), Row(2, "...", 1)))
     with pytest.raises(CorpusError, match="no text holds a word"):
-        lexical_baseline(wordless, {})
+        measure_baselines(wordless, {})
 
 
 def test_default_layers_are_those_of_the_orientation_experiment():

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import JambaConfig, JambaForCausalLM, MambaConfig, MambaForCausalLM
 
-from probes.corpus import Corpus, Row
 from probes.errors import FitError
 from probes.fitting.state import OFFSET, fit_state_offsets
+from probes.texts.corpus import Corpus, Row
 from steering import wrap
 from steering.errors import InvalidRequest, UnsupportedSteering
 from steering.fitted import check_fitted

@@ -1,0 +1,109 @@
+"""Who sees it coming: the look-ahead probe and a probe of finished texts on the same held-out states.
+
+AUROC for the window that begins 0, 5 or 10 tokens after the token that was read. The best layer of each read-out is
+chosen on the calibration prompts and reported on the test prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from probes.lookahead.prompts import Side
+from probes.lookahead.samples import Sample
+from probes.measure.metrics import auroc, brier, ece
+from probes.methods.fit import Labels, Logits
+from steering.probe import Probe
+
+OWN, OTHER = "this probe", "end of text"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """AUROC on the test prompts: read-out -> layer -> tokens of warning -> figure."""
+
+    found: dict[str, dict[int, dict[int, float]]]
+    chosen: dict[str, int]
+    """The layer of each read-out with the best AUROC on the calibration prompts, without warning."""
+    states: dict[int, tuple[int, float]]
+    """Tokens of warning -> labelled test states and the share of them with the concept."""
+
+    def best(self) -> dict[int, dict[str, float]]:
+        """Tokens of warning -> read-out -> AUROC at its chosen layer."""
+        return {
+            warning: {name: by_layer[self.chosen[name]][warning] for name, by_layer in self.found.items()}
+            for warning in self.states
+        }
+
+    def lines(self) -> Iterator[str]:
+        """A table for a terminal."""
+        for warning, row in self.best().items():
+            count, rate = self.states[warning]
+            figures = ", ".join(f"{name} {value:.3f} (layer {self.chosen[name]})" for name, value in row.items())
+            yield f"{warning:2d} tokens of warning: AUROC {figures}; {count} states, {rate:.1%} with the concept"
+
+    def as_json(self) -> dict[str, Any]:
+        """For the file beside the artefact."""
+        return {"auroc": self.found, "best_layer": self.chosen, "test_states": self.states}
+
+
+def compare_read_outs(probe: Probe, other: Probe | None, sample: Sample, warnings: Sequence[int]) -> Comparison:
+    """Both read-outs at every layer they share with the sample; `other` may be None."""
+    probes = {OWN: probe} | ({} if other is None else {OTHER: other})
+    found: dict[str, dict[int, dict[int, float]]] = {name: {} for name in probes}
+    held: dict[str, dict[int, float]] = {name: {} for name in probes}
+    for layer in sorted(probe.layers):
+        resid = torch.from_numpy(sample.layer(layer))
+        for name, read in probes.items():
+            if layer in read.layers:
+                logits = read.at(layer).logit(resid).numpy()
+                found[name][layer] = {w: _auroc(logits, sample, "test", warning=w) for w in warnings}
+                held[name][layer] = _auroc(logits, sample, "calibration")
+    chosen = {name: max(by_layer, key=lambda layer: by_layer[layer]) for name, by_layer in held.items()}
+    states = {}
+    for warning in warnings:
+        own = sample.labels(warning)[sample.rows("test", warning=warning)]
+        states[warning] = len(own), float(own.mean()) if len(own) else float("nan")
+    return Comparison(found, chosen, states)
+
+
+def iteration_figures(probes: Sequence[Probe], sample: Sample) -> dict[str, dict[str, float]]:
+    """Each probe on the held-out states of each round: AUROC, what it predicts against what happens, ECE, Brier.
+
+    Means over the default layers. On the states of round 2 the first probe has held its own bound, so where it steered
+    its logit hardly varies, and what is left for it to tell apart is little.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    layers = [layer for layer in probes[0].manifest.default.layers if all(layer in probe.layers for probe in probes)]
+    if not layers:
+        return {}
+    for turn in range(len(sample.rounds)):
+        rows = sample.rows("test", turn=turn)
+        labels = sample.labels()[rows]
+        for at, probe in enumerate(probes):
+            found = []
+            for layer in layers:
+                read, resid = probe.at(layer), torch.from_numpy(sample.layer(layer)[rows])
+                found.append(_figures(read.logit(resid).numpy(), read.probability(resid).numpy(), labels))
+            means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+            figures[f"probe {at + 1} on states of round {turn + 1}"] = means
+    return figures
+
+
+def _figures(logits: Logits, probability: Logits, labels: Labels) -> dict[str, float]:
+    return {
+        "auroc": auroc(logits, labels),
+        "predicted": float(probability.mean()),
+        "happens": float(labels.mean()),
+        "ece": ece(probability, labels),
+        "brier": brier(probability, labels),
+    }
+
+
+def _auroc(logits: Logits, sample: Sample, side: Side, *, warning: int = 0) -> float:
+    rows = sample.rows(side, warning=warning)
+    return auroc(logits[rows], sample.labels(warning)[rows])

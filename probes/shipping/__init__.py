@@ -1,0 +1,1 @@
+"""The probes that ship with the embedded model: their texts, their screens, their tables."""

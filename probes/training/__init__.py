@@ -1,0 +1,1 @@
+"""One training run, from labelled texts to a saved artefact."""

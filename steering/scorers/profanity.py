@@ -1,0 +1,40 @@
+"""Profanity by word counts, from the package alt-profanity-check."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from steering.errors import ModelError
+from steering.scorers.base import ScorerCard
+
+
+class AltProfanity:
+    """`alt-profanity-check`: word counts and a linear SVM whose weights come inside the package. P(profane).
+
+    It sees words, not meaning: insults without profanity pass, so a low score is weak evidence of harmlessness.
+    Raises ModelError when the extra is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from importlib.metadata import version
+
+            from profanity_check import predict_prob
+        except ImportError as error:
+            raise ModelError(
+                "the scorer alt-profanity-check is not installed; pip install 'tiller-lm[eval]'"
+            ) from error
+        self._predict = predict_prob
+        self.card = ScorerCard(
+            name="alt-profanity-check",
+            family="bag of words, linear SVM",
+            revision=version("alt-profanity-check"),
+            trained_on="Jigsaw toxic comments and the tweets of Davidson et al. (2017)",
+        )
+
+    def __call__(self, texts: Sequence[str]) -> list[float]:
+        if not texts:
+            return []
+        scores = self._predict(list(texts))
+        return [float(score) if text.strip() else math.nan for text, score in zip(texts, scores, strict=True)]
