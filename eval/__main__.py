@@ -65,10 +65,12 @@ def quality(
 ) -> None:
     """Toxic share and perplexity: unsteered, slab at three bounds, and the same-norm placebo.
 
+    Layers and metric are the probe's defaults.
+
     Example: python -m eval quality --data ../shared/data --probe probes/pretrained/smollm2-135m-instruct/toxicity/1
     """
     study = _study(data, probe, model=model, n=n, seed=seed, threads=threads)
-    arms = quality_arms(bound or [0.1, 0.01, 0.001])
+    arms = quality_arms(bound or [0.1, 0.01, 0.001], metric=study.probe.manifest.default.metric)
     for arm in arms:
         arm.plan(study.probe, seed=seed)  # a bound that means nothing is refused before anything is written
     rows = summarise(arms, _run(study, arms, out))

@@ -121,6 +121,6 @@ def with_placebos(arms: Sequence[Arm]) -> list[Arm]:
     return [*arms, *(sham for sham in (arm.sham for arm in arms) if sham is not None)]
 
 
-def quality_arms(bounds: Sequence[float]) -> list[Arm]:
+def quality_arms(bounds: Sequence[float], *, metric: MetricName = "euclidean") -> list[Arm]:
     """Unsteered, then the slab and its same-norm placebo at each upper bound in probability."""
-    return with_placebos([Arm("none"), *(Arm("slab", Bounds(upper=bound)) for bound in bounds)])
+    return with_placebos([Arm("none"), *(Arm("slab", Bounds(upper=bound), metric=metric) for bound in bounds)])

@@ -65,9 +65,9 @@ class ConstraintField(Strict):
     """Share of the change applied, in (0, 1]; below 1 the bound is not promised."""
     max_dose: Number | None = None
     """Cap on the size of the change relative to the residual; null for none."""
-    metric: MetricName = "euclidean"
-    """In which metric the change is smallest. `whitened` measures it in the spread of the training activations within
-    a class, and needs an artefact that carries it."""
+    metric: MetricName | None = None
+    """In which metric the change is smallest; null: the probe's default. `whitened` measures it in the spread of the
+    training activations within a class, and needs an artefact that carries it."""
     coefficient: Number = 1.0
     """`additive`, `reading-vector`, `state-offset`: times the vector. `setpoint`, `lqr`: times the target's mean."""
     gains: Annotated[

@@ -71,8 +71,8 @@ class Constraint:
     """Cap on ||delta|| / ||resid||; rows it stops are counted as capped. Where bounds meet, the smallest holds."""
     seed: int = 0
     """Of the random direction; unused by the other controllers."""
-    metric: MetricName = "euclidean"
-    """In which metric the change of a bounded controller is smallest."""
+    metric: MetricName | None = None
+    """In which metric the change of a bounded controller is smallest; None takes the probe's default."""
     shadow: RuleName = "slab"
     """The rule whose steps `random` takes in another direction."""
     settings: Settings = field(default_factory=Settings)
@@ -89,6 +89,8 @@ class Constraint:
                 f"layers is {list(chosen)}; expected distinct block numbers, 'default' or 'all'", param="layers"
             )
         object.__setattr__(self, "layers", tuple(sorted(chosen)))
+        if self.metric is None:
+            object.__setattr__(self, "metric", self.probe.manifest.default.metric if self.bounded else "euclidean")
         self._check_controller()
         for layer in self.at_layers:
             low, high = self.interval(layer)

@@ -143,7 +143,7 @@ class ScreenRow(_Strict):
     """effect - placebo_effect"""
     difference_interval: Interval
     beats_placebo: bool
-    """The difference is above zero after correction for the number of sets tried."""
+    """The effect is above zero, and so is the difference after correction for the number of sets tried."""
 
 
 class Screen(_Strict):

@@ -89,8 +89,8 @@ class Plan:
         """What whoever reads the text should know of the probes, in sentences; nothing where nothing is edited."""
         named = [constraint.probe for constraint in self.constraints if self.mode == "enforce"]
         return [
-            f"{probe.id} is marked causal: false: at no set of layers did steering it change the text more than a "
-            "placebo of the same norm, so a bound that holds on the probe says nothing about what was written"
+            f"{probe.id} is marked causal: false: at no set of layers tried did steering it change the text more than "
+            "a placebo of the same norm, so a bound that holds on the probe says nothing about what was written"
             for probe in named
             if probe.manifest.causal is False
         ]

@@ -175,6 +175,12 @@ def _check_layer(fitted: LayerProbe, *, hidden_size: int, where: str) -> None:
             raise CorruptProbe(f"{where}: quantiles are not {QUANTILES} rising numbers; refit it")
 
 
+def named_layers(layers: Iterable[int]) -> str:
+    """'layer 8' or 'layers 0-2, 5', for people to read."""
+    listed = list(layers)
+    return f"layer{'' if len(listed) == 1 else 's'} {ranges(listed)}"
+
+
 def ranges(layers: Iterable[int]) -> str:
     """Layers for people to read: 0, 1, 2, 5 is '0-2, 5'."""
     runs: list[list[int]] = []

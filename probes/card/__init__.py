@@ -5,7 +5,7 @@ the same page into their signs. `files.py` writes it beside an artefact: `card.m
 `card.json` to make them again from. No text of any corpus appears.
 """
 
-from probes.card.files import read_extras, rerender, write_card
+from probes.card.files import read_extras, rerender, write_card, write_html
 from probes.card.model import Card, Extras, best_layer, card_from_probe
 
-__all__ = ["Card", "Extras", "best_layer", "card_from_probe", "read_extras", "rerender", "write_card"]
+__all__ = ["Card", "Extras", "best_layer", "card_from_probe", "read_extras", "rerender", "write_card", "write_html"]

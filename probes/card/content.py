@@ -15,7 +15,7 @@ from probes.card.making import carried_section, corpus_section, limits_section, 
 from probes.card.model import Card
 from probes.card.verdict import verdict_section
 from steering.manifest import Manifest
-from steering.probe import ranges
+from steering.probe import named_layers
 
 PLOTS = FIGURE_PLOTS | EFFECT_PLOTS
 """Every file name a plot can have."""
@@ -53,6 +53,6 @@ def _lede(manifest: Manifest) -> Words:
         Code(manifest.base_model.id),
         ". A high logit means: ",
         Strong(manifest.positive_is),
-        f". Used by default at layers {ranges(default.layers)} with {' and '.join(sides) or 'no bound'} "
+        f". Used by default at {named_layers(default.layers)} with {' and '.join(sides) or 'no bound'} "
         f"({default.space}), {default.metric} projection.",
     )

@@ -18,7 +18,7 @@ from probes.card.steering_plots import (
 )
 from probes.card.verdict import NO_LAYERS
 from steering.manifest import Manifest, Screen, ScreenRow
-from steering.probe import ranges
+from steering.probe import named_layers, ranges
 
 SINGLES, SETS, LOOKAHEAD = "screen-layers.png", "screen-sets.png", "lookahead.png"
 PLOTS = frozenset({SINGLES, SETS, LOOKAHEAD})
@@ -38,7 +38,7 @@ def screen_section(card: Card) -> Section | None:
         f"same norm in a random direction, the placebo; {screen.scorer} judged the continuations. The effect is the "
         "mean change of its score toward the allowed side. KL is that of the next token on "
         f"{screen.neutral} neutral texts, in nats. Brackets are 95% intervals over prompts; a set beats the placebo "
-        "when the difference is above zero after correction for the number of sets tried.",
+        "when its effect is above zero, and so is the difference after correction for the number of sets tried.",
     )
     blocks: list[Block] = [Paragraph(_outcome(card.manifest, screen)), Paragraph(method)]
     pictures = []
@@ -123,7 +123,7 @@ def _outcome(manifest: Manifest, screen: Screen) -> Words:
     tried = f" {beating} of the {len(screen.rows)} sets tried beat it."
     if manifest.causal:
         return (
-            Strong(f"Steering layers {ranges(screen.chosen)} changed the text more than a placebo of the same norm."),
+            Strong(f"Steering {named_layers(screen.chosen)} changed the text more than a placebo of the same norm."),
             tried,
         )
     return (Strong(NO_LAYERS), f" {len(screen.rows)} sets were tried; the service warns on every use of this probe.")

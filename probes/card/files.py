@@ -32,6 +32,13 @@ def write_card(card: Card, folder: Path) -> None:
     (folder / EXTRAS).write_text(card.extras.model_dump_json() + "\n", encoding="utf-8")
 
 
+def write_html(folder: Path) -> None:
+    """Make `card.html` of the artefact in `folder` anew: a page of our own, whoever the artefact comes from."""
+    probe = load_probe(folder)
+    page = page_of(card_from_probe(probe, read_extras(folder)), content=content_sha256(probe))
+    (folder / HTML).write_text(to_html(page), encoding="utf-8")
+
+
 def read_extras(folder: Path) -> Extras:
     """What `card.json` in `folder` tells beyond the manifest; nothing where there is no such file.
 

@@ -92,7 +92,10 @@ def marker(index: int) -> str:
 
 
 def label(name: str) -> str:
-    """A name as a legend shows it: no formulas, none hidden by its underscore, none wider than the plot."""
+    """A name as a legend shows it: no formulas, no control characters (an SVG holds none), none hidden by its
+    underscore, none wider than the plot.
+    """
+    name = "".join(letter if letter.isprintable() else " " for letter in name)
     short = name if len(name) <= 28 else f"{name[:27]}…"
     return (" " if short.startswith("_") else "") + short.replace("$", r"\$")
 

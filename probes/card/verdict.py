@@ -12,7 +12,7 @@ from probes.card.plots import measured
 from probes.card.steering_plots import is_chosen
 from probes.measure.baseline import LENGTH, NAME
 from steering.manifest import LayerMetrics, Lookahead, Manifest, Screen
-from steering.probe import ranges
+from steering.probe import named_layers
 
 IN_DOMAIN = "test"
 NO_LAYERS = "No set of layers changed the text more than a placebo of the same norm."
@@ -111,13 +111,13 @@ def _causal(manifest: Manifest) -> Statement:
 
 
 def _chosen(screen: Screen) -> str:
-    layers = ranges(screen.chosen)
+    layers = named_layers(screen.chosen)
     row = next((row for row in screen.rows if is_chosen(screen, row)), None)
     if row is None:
-        return f" (layers {layers})."
+        return f" ({layers})."
     low, high = row.difference_interval
     return (
-        f" at layers {layers}: by {row.difference:+.3f} [{low:+.3f}, {high:+.3f}] in the score of {screen.scorer}, at "
+        f" at {layers}: by {row.difference:+.3f} [{low:+.3f}, {high:+.3f}] in the score of {screen.scorer}, at "
         f"a KL of {row.kl:.3f} nats on neutral text."
     )
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from probes.errors import ExchangeError
@@ -182,7 +183,8 @@ def pull(
     pulled = hub.pull(name, out, revision=revision or None)
     Console().print(str(pulled.folder), soft_wrap=True, highlight=False, markup=False)
     err = Console(stderr=True)
-    err.print(f"from {name}@{pulled.commit}: give that to have the same again", soft_wrap=True, highlight=False)
+    said = f"from {name}@{pulled.commit}: give that to have the same again"
+    err.print(said, soft_wrap=True, highlight=False, markup=False)
     if pulled.left:
         err.print(f"not fetched: {', '.join(pulled.left)}", soft_wrap=True, highlight=False, markup=False)
 
@@ -251,7 +253,7 @@ def _show_difference(found: Difference) -> None:
     if found.fields:
         fields = Table("manifest", *names)
         for field, values in found.fields.items():
-            fields.add_row(field, *(_short(value) for value in values))
+            fields.add_row(escape(field), *(_short(value) for value in values))
         out.print(fields)
     changed = [layer for layer in found.layers if not layer.same]
     if changed:
@@ -266,4 +268,4 @@ def _show_difference(found: Difference) -> None:
 
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return (text if len(text) <= 60 else f"{text[:57]}...").replace("[", r"\[")
+    return escape(text if len(text) <= 60 else f"{text[:57]}...")

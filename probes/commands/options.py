@@ -149,7 +149,8 @@ Pool = Annotated[
     ),
 ]
 TokensPerText = Annotated[
-    int, typer.Option(help="With --pooling all, at most as many tokens of a text.", rich_help_panel=_HARVEST)
+    int | None,
+    typer.Option(help="With --pooling all, at most as many tokens of a text; default 16.", rich_help_panel=_HARVEST),
 ]
 Format = Annotated[
     TemplateChoice,

@@ -86,8 +86,9 @@ def screen(
     from probes.console import bars
     from steering.models import load_model
 
-    err = Console(stderr=True)
+    err = Console(stderr=True, emoji=False)
     probe = load_probe(path)
+    number = _version(probe, save=save, version=version)
     judge = make_scorer(scorer)
     _refuse_labeller(probe, judge)
     bounds = _bounds(probe, upper=upper, lower=lower, space=None if space is None else space.value)
@@ -131,21 +132,36 @@ def screen(
             f"interrupted; finished arms are kept in {out}: run the same command again to go on",
             style="yellow",
             soft_wrap=True,
+            markup=False,
         )
         raise typer.Exit(130) from None
     _print(found, probe)
     if save is not None:
-        new = with_screen(probe, found.screen, version=version or probe.manifest.version + 1)
+        new = with_screen(probe, found.screen, version=number)
         card = card_from_probe(new, read_extras(path if path.is_dir() else path.parent))
         made = save_probe(new, save, beside=partial(write_card, card))
-        Console().print(f"{made}", soft_wrap=True, highlight=False)
-    err.print(f"the figures are in {out / RESULT}", soft_wrap=True, highlight=False)
+        Console(emoji=False).print(f"{made}", soft_wrap=True, highlight=False, markup=False)
+    err.print(f"the figures are in {out / RESULT}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _version(probe: Probe, *, save: Path | None, version: int | None) -> int:
+    """Of the probe to be saved; a version that is there already is refused before hours of work and not after."""
+    number = version or probe.manifest.version + 1
+    if save is None and version is not None:
+        raise ScreenError("--version is that of the saved probe; add --save, or leave it out", param="version")
+    if save is not None and (target := save / probe.manifest.name / str(number)).exists():
+        raise ScreenError(
+            f"{probe.manifest.name}@{number} already exists at {target} and versions are never overwritten; give a "
+            "higher --version or another --save",
+            param="version",
+        )
+    return number
 
 
 def _refuse_labeller(probe: Probe, judge: Scorer) -> None:
     """The classifier that labelled a probe's states would find what it taught."""
     lookahead = probe.manifest.lookahead
-    if lookahead is not None and judge.card.name in lookahead.labeller:
+    if lookahead is not None and judge.card.name in lookahead.labeller.partition(", fitted on ")[0]:
         raise ScreenError(
             f"{judge.card.name} labelled the states that {probe.id} was fitted on, so it may not judge its effect; "
             "give another --scorer",
@@ -154,19 +170,25 @@ def _refuse_labeller(probe: Probe, judge: Scorer) -> None:
 
 
 def _bounds(probe: Probe, *, upper: float | None, lower: float | None, space: Space | None) -> Bounds:
-    """Those asked for, else the probe's default."""
+    """Those asked for, else the probe's default, whose numbers mean something in its own space alone."""
     default = probe.manifest.default
     if upper is None and lower is None:
-        upper, lower, space = default.upper, default.lower, space or default.space
+        if space not in (None, default.space):
+            raise ScreenError(
+                f"--space is '{space}' but no bound is given, and the default bounds of {probe.id} are in "
+                f"'{default.space}'; give --upper or --lower, or leave --space out",
+                param="space",
+            )
+        upper, lower = default.upper, default.lower
     return Bounds(lower=lower, upper=upper, space=space or default.space)
 
 
 def _print(found: Screened, probe: Probe) -> None:
     screen = found.screen
     table = Table("set", "layers", "effect", "placebo", "difference", "KL", "placebo KL", "effect / KL", "p (Holm)", "")
-    out = Console()
+    out = Console(emoji=False)
     if not out.is_terminal:
-        out = Console(width=_WIDTH)
+        out = Console(emoji=False, width=_WIDTH)
     for figures in found.figures:
         row = figures.row
         mark = "chosen" if row.layers == screen.chosen else "beats" if row.beats_placebo else ""
@@ -191,6 +213,7 @@ def _print(found: Screened, probe: Probe) -> None:
         "change, for want of a word to score",
         soft_wrap=True,
         highlight=False,
+        markup=False,
     )
     if screen.chosen:
         out.print(f"default layers: {ranges(screen.chosen)}", highlight=False)

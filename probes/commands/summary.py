@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from steering.artefact import content_sha256
@@ -116,21 +117,21 @@ def _figures(report: LayerReport, *, paired: bool) -> list[str]:
             f"{test.ece:.3f}{_interval(test.ece_interval)}",
         )
         own = [auroc, f"{test.accuracy:.3f}", f"{test.brier:.3f}", ece]
-    elsewhere = "\n".join(f"{name} {found.auroc:.3f}" for name, found in report.out_of_domain.items())
-    pairs = "\n".join(f"{name} {found.accuracy:.3f}" for name, found in report.pairs.items())
+    elsewhere = "\n".join(f"{escape(name)} {found.auroc:.3f}" for name, found in report.out_of_domain.items())
+    pairs = "\n".join(f"{escape(name)} {found.accuracy:.3f}" for name, found in report.pairs.items())
     controls = [_number(value) for value in (report.random_label_auroc, report.random_direction_auroc)]
     return [*own, elsewhere or NONE, *([pairs or NONE] if paired else []), *controls]
 
 
 def _screen(screen: Screen) -> Table:
-    title = f"causal screen: {screen.scorer}, {screen.prompts} prompts, {screen.new_tokens} tokens"
+    title = f"causal screen: {escape(screen.scorer)}, {screen.prompts} prompts, {screen.new_tokens} tokens"
     table = Table(
         "layers", "role", "effect", "KL", "per KL", "placebo", "difference", "beats it", "chosen", title=title
     )
     for row in screen.rows:
         table.add_row(
             ranges(row.layers),
-            row.role,
+            escape(row.role),
             f"{row.effect:+.3f}{_interval(row.effect_interval)}",
             f"{row.kl:.3f}",
             f"{row.per_kl:+.3f}{_interval(row.per_kl_interval)}",
@@ -144,7 +145,7 @@ def _screen(screen: Screen) -> Table:
 
 def _warning(rows: dict[int, dict[str, float]]) -> Table:
     readers = list(dict.fromkeys(name for row in rows.values() for name in row))
-    table = Table("tokens of warning", *readers, title="AUROC for the coming window")
+    table = Table("tokens of warning", *map(escape, readers), title="AUROC for the coming window")
     for tokens, row in sorted(rows.items()):
         table.add_row(str(tokens), *(_number(row.get(name)) for name in readers))
     return table

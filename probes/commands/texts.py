@@ -50,8 +50,10 @@ class TextOptions:
         data = self._read(self.data)
         calibration = None if self.calibration is None else self._like(data, self.calibration)
         tests = [self._like(data, path) for path in self.test]
-        others = {called: self._like(data, path, called) for called, path in map(_named_ood, self.out_of_domain)}
-        pairs = {called: self._read_pairs(called, rest) for called, rest in map(_named_pairs, self.pairs)}
+        elsewhere = _named_once(self.out_of_domain, flag="--ood", example="tweets=tweets.jsonl")
+        couples = _named_once(self.pairs, flag="--pairs", example="rewritten=pairs.jsonl:toxic,neutral")
+        others = {called: self._like(data, Path(rest), called) for called, rest in elsewhere.items()}
+        pairs = {called: self._read_pairs(called, rest) for called, rest in couples.items()}
         made = []
         for name, own in data.items():
             parts = arrange(
@@ -82,12 +84,14 @@ class TextOptions:
             raise CorpusError("a look-ahead probe has one concept; train each by itself", param="label_column")
         if self.pairs:
             raise CorpusError("--pairs is not available with --on-policy; leave it out", param="pairs")
-        if recipe.method != "logistic" or recipe.coordinates is not None or "all" in recipe.poolings:
-            raise FitError(
-                "--method, --coordinates and --pooling all are not available with --on-policy, whose fit is a weighted "
-                "logistic regression; leave them out",
-                param="method",
+        if self.calibration is not None:
+            raise CorpusError(
+                "--calibration is not available with --on-policy, which calibrates on states of its own continuations; "
+                "leave it out",
+                param="calibration",
             )
+        if recipe.shard_dtype != "float32":
+            raise FitError("--shard-dtype is not available with --on-policy; leave it out", param="shard_dtype")
 
     def _check(self) -> None:
         if self.each_class and self.label_columns:
@@ -161,13 +165,17 @@ def _refuse_equal_names(names: Sequence[str]) -> None:
         )
 
 
-def _named_ood(text: str) -> tuple[str, Path]:
-    called, rest = _named(text, flag="--ood", example="tweets=tweets.jsonl")
-    return called, Path(rest)
-
-
-def _named_pairs(text: str) -> tuple[str, str]:
-    return _named(text, flag="--pairs", example="rewritten=pairs.jsonl:toxic,neutral")
+def _named_once(texts: Sequence[str], *, flag: str, example: str) -> dict[str, str]:
+    """NAME=FILE each -> file by name. Raises CorpusError for another shape, and for a name that stands twice."""
+    found: dict[str, str] = {}
+    for text in texts:
+        called, rest = _named(text, flag=flag, example=example)
+        if called in found:
+            raise CorpusError(
+                f"{flag} {called}=... is given twice; give each file a name of its own", param=flag.strip("-")
+            )
+        found[called] = rest
+    return found
 
 
 def _named(text: str, *, flag: str, example: str) -> tuple[str, str]:

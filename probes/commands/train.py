@@ -71,7 +71,7 @@ def train(
     max_label_noise: given.MaxLabelNoise = 0.0,
     drop_leaks: given.DropLeaks = False,
     pooling: given.Pool = given.PoolingChoice.last,
-    tokens_per_text: given.TokensPerText = TOKENS_PER_TEXT,
+    tokens_per_text: given.TokensPerText = None,
     template: given.Format = given.TemplateChoice.raw,
     shard_dtype: given.ShardDType = given.ShardDTypeChoice.float32,
     max_tokens: given.MaxTokens = MAX_TOKENS,
@@ -115,6 +115,11 @@ def train(
     from probes.texts.pairs import PairColumns
     from probes.training.recipe import Recipe
 
+    if tokens_per_text is not None and pooling is not given.PoolingChoice.all:
+        raise FitError(
+            f"--tokens-per-text is of --pooling all, and this one is {pooling.value}; leave it off",
+            param="tokens_per_text",
+        )
     positive_name = positive_label_name or positive or concept
     recipe = Recipe(
         name=name or concept,
@@ -134,7 +139,7 @@ def train(
         seed=seed,
         max_tokens=max_tokens,
         batch_tokens=batch_tokens,
-        tokens_per_text=tokens_per_text,
+        tokens_per_text=TOKENS_PER_TEXT if tokens_per_text is None else tokens_per_text,
         template=template.value,
         shard_dtype=shard_dtype.value,
         dataset=data.name,
@@ -208,6 +213,7 @@ def _run(
             "that folder",
             style="yellow",
             soft_wrap=True,
+            markup=False,
         )
         raise typer.Exit(130) from None
     if not processes.first:
@@ -215,8 +221,8 @@ def _run(
     if work is None:
         shutil.rmtree(folder, ignore_errors=True)
     for each in made:
-        Console().print(f"{each}", soft_wrap=True, highlight=False)
-        err.print(f"read {each / 'card.md'} for its figures and limits", soft_wrap=True, highlight=False)
+        typer.echo(str(each))
+        err.print(f"read {each / 'card.md'} for its figures and limits", soft_wrap=True, markup=False, highlight=False)
 
 
 def _require_extra() -> None:

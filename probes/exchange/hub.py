@@ -1,10 +1,11 @@
 """One probe version in one repository of the Hugging Face Hub: its artefact folder, and a README.md in front of it.
 
 `push` uploads it, or writes the same layout to a folder. `pull` takes it at one commit: the revision is resolved to a
-commit hash first, and everything after that asks for the hash. Only .safetensors, .json, .md, .png and .html files are
-fetched, whatever else the repository holds; a name that leads out of its folder is an error. The probe is loaded and
-every hash in its manifest checked in a folder aside, and only then appears under `<out>/<name>/<version>/`, with the
-repository and commit in `hub.json`.
+commit hash first, and everything after that asks for the hash. Only .safetensors, .json, .md and .png files are
+fetched, whatever else the repository holds; a name that leads out of its folder is an error. An .html file may run
+scripts in a browser, so `card.html` is uploaded for readers of the hub but never fetched: it is made here from the
+artefact. The probe is loaded and every hash in its manifest checked in a folder aside, and only then appears under
+`<out>/<name>/<version>/`, with the repository and commit in `hub.json`.
 
 What a hash proves is that the files are those the manifest was written with, not who wrote it: pin a commit you trust.
 """
@@ -24,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
+from probes.card import write_html
 from probes.errors import ExchangeError
 from probes.exchange.foreign import write_aside
 from probes.exchange.model_card import model_card
@@ -31,7 +33,8 @@ from steering.artefact import MANIFEST, TENSORS, load_probe
 from steering.errors import CorruptProbe
 from steering.probe import Probe
 
-SUFFIXES = (".safetensors", ".json", ".md", ".png", ".html")
+SUFFIXES = (".safetensors", ".json", ".md", ".png")
+UPLOADED = (*SUFFIXES, ".html")
 README = "README.md"
 SOURCE = "hub.json"
 CARD = "card.md"
@@ -56,6 +59,10 @@ def lay_out(folder: Path, target: Path, *, licence: str | None = None) -> Probe:
 
     Raises CorruptProbe for an unsound probe, ExchangeError when the target exists.
     """
+    if folder.is_file():
+        raise ExchangeError(
+            f"{folder} is one file of a probe; give the folder it lies in, with its {MANIFEST} and card", param="path"
+        )
     probe = load_probe(folder)
     check_files(folder, probe)
     body = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None
@@ -67,7 +74,7 @@ def lay_out(folder: Path, target: Path, *, licence: str | None = None) -> Probe:
             if (
                 source.is_file()
                 and not source.is_symlink()
-                and fetched(inside.as_posix())
+                and fetched(inside.as_posix(), suffixes=UPLOADED)
                 and inside.name not in _OUR_OWN
             ):
                 (path / inside).parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +103,9 @@ def push(folder: Path, repository: str, *, private: bool = False, licence: str |
 def pull(repository: str, out: Path, *, revision: str | None = None) -> Pulled:
     """Fetch the probe in `repository` at a branch, tag or commit (default: the newest) into `out/<name>/<version>/`.
 
-    Raises ExchangeError when the hub refuses, when a file name leads out of the folder, when there is no probe or the
-    version is there already, CorruptProbe when what came is not what its manifest says. Nothing is left in `out` then.
+    `card.html` is made from what came. Raises ExchangeError when the hub refuses, when a file name leads out of the
+    folder, when there is no probe or the version is there already, CorruptProbe when what came is not what its
+    manifest says. Nothing is left in `out` then.
     """
     with tempfile.TemporaryDirectory() as aside:
         with _plain_errors(repository):
@@ -125,28 +133,29 @@ def pull(repository: str, out: Path, *, revision: str | None = None) -> Pulled:
                 shutil.copyfile(source, path / name)
             origin = {"repository": repository, "commit": commit}
             (path / SOURCE).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+            write_html(path)
 
         target = out / probe.manifest.name / str(probe.manifest.version)
         write_aside(target, write)
     return Pulled(target, commit, tuple(name for name in names if name not in wanted))
 
 
-def fetched(name: str) -> bool:
+def fetched(name: str, *, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
     """Whether a file of this name, relative to the repository, is one we take.
 
     Raises ExchangeError for a name that leads out of its folder: a repository that has one is no accident.
     """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
+    if not _inside(name):
         raise ExchangeError(f"the repository has a file named {name!r}, which leads out of its folder; do not use it")
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    path = PurePosixPath(name)
+    return path.suffix.lower() in suffixes and not any(part.startswith(".") for part in path.parts)
 
 
 def check_files(folder: Path, probe: Probe) -> None:
     """Raise CorruptProbe for a file that the manifest has a hash of and that is absent or another."""
     for name, expected in sorted(_stated(folder).items()):
         path = folder / name
-        if not fetched(name) or not path.is_file():
+        if not _inside(name) or not path.is_file():
             raise CorruptProbe(f"{folder.name} lacks {name}, which the manifest of {probe.id} lists; fetch it again")
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != expected:
@@ -162,6 +171,12 @@ def _stated(folder: Path) -> dict[str, str]:
         return {}
     files: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["files"]
     return files
+
+
+def _inside(name: str) -> bool:
+    """Whether a relative name stays in its folder, on every system."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name)
 
 
 @contextmanager

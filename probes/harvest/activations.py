@@ -101,6 +101,11 @@ def harvest(
     text without tokens, activations that are not finite or not within float16, a tokenizer without the chat template
     asked for, a full disk, a folder of other inputs, or one that another run has.
     """
+    if batch_tokens < 1:
+        raise HarvestError(
+            f"batch_tokens is {batch_tokens}; a forward pass reads at least one token (--batch-tokens)",
+            param="batch_tokens",
+        )
     inputs = _inputs(language_model, corpus, reading, shard_rows)
     shards = ShardFolder(folder, inputs, labelled=corpus.sha256)
     processes = team()

@@ -45,7 +45,10 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything the numbers in a folder depend on; compared field by field on resuming."""
+    """What the numbers in a folder depend on beyond rounding; compared field by field on resuming.
+
+    Device, torch threads and `batch_tokens` are not among them: they may change on resuming, and move last digits.
+    """
 
     corpus: str
     """SHA-256 of the texts in order; labels may differ."""
@@ -216,6 +219,12 @@ class ShardFolder:
     def _compare(self) -> None:
         index = self.folder / "index.json"
         if not index.exists():
+            if any(self.folder.glob("shard-*.json")):
+                raise HarvestError(
+                    f"{self.folder} holds shards without {index.name}, so it is not known of what; delete the folder "
+                    "and harvest again, or give another one (--work)",
+                    param="work",
+                )
             write_json(index, asdict(self.inputs))
             return
         stored = read_json(index)

@@ -6,6 +6,7 @@ chosen on the calibration prompts and reported on the test prompts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +34,13 @@ class Comparison:
     """Tokens of warning -> labelled test states and the share of them with the concept."""
 
     def best(self) -> dict[int, dict[str, float]]:
-        """Tokens of warning -> read-out -> AUROC at its chosen layer."""
+        """Tokens of warning -> read-out -> AUROC at its chosen layer; none where the states lack a class."""
         return {
-            warning: {name: by_layer[self.chosen[name]][warning] for name, by_layer in self.found.items()}
+            warning: {
+                name: by_layer[self.chosen[name]][warning]
+                for name, by_layer in self.found.items()
+                if not math.isnan(by_layer[self.chosen[name]][warning])
+            }
             for warning in self.states
         }
 
@@ -44,7 +49,10 @@ class Comparison:
         for warning, row in self.best().items():
             count, rate = self.states[warning]
             figures = ", ".join(f"{name} {value:.3f} (layer {self.chosen[name]})" for name, value in row.items())
-            yield f"{warning:2d} tokens of warning: AUROC {figures}; {count} states, {rate:.1%} with the concept"
+            yield (
+                f"{warning:2d} tokens of warning: AUROC {figures or 'unknown'}; {count} states, {rate:.1%} with the "
+                "concept"
+            )
 
     def as_json(self) -> dict[str, Any]:
         """For the file beside the artefact."""
@@ -52,8 +60,8 @@ class Comparison:
 
 
 def compare_read_outs(probe: Probe, other: Probe | None, sample: Sample, warnings: Sequence[int]) -> Comparison:
-    """Both read-outs at every layer they share with the sample; `other` may be None."""
-    probes = {OWN: probe} | ({} if other is None else {OTHER: other})
+    """Both read-outs at every layer that `probe` has; `other` may be None, and is left out if it has none of them."""
+    probes = {OWN: probe} | ({} if other is None or not probe.layers.keys() & other.layers.keys() else {OTHER: other})
     found: dict[str, dict[int, dict[int, float]]] = {name: {} for name in probes}
     held: dict[str, dict[int, float]] = {name: {} for name in probes}
     for layer in sorted(probe.layers):

@@ -7,7 +7,6 @@ side of every division, which depends on a hash of that text alone.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from probes.errors import CorpusError
 from probes.texts.corpus import text_key
+from probes.texts.formats import list_columns
 from probes.texts.reading import read_records
 
 Side = Literal["train", "calibration", "test"]
@@ -79,17 +79,16 @@ def read_prompts(
         raise CorpusError(
             "--on-policy needs prompts for the model to continue; give a file with --prompts", param="prompts"
         )
-    banned = {text_key(text) for path in exclude for text in _texts(path, words=words)}
+    given = [text for path in files for text in _texts(path, words=words)]
+    banned = _beginnings(exclude, lengths={len(text.split()) for text in given})
     kept: dict[str, str] = {}
-    read = excluded = 0
-    for path in files:
-        for text in _texts(path, words=words):
-            read += 1
-            key = text_key(text)
-            if key in banned:
-                excluded += 1
-            else:
-                kept.setdefault(key, text)
+    read, excluded = len(given), 0
+    for text in given:
+        key = text_key(text)
+        if key in banned:
+            excluded += 1
+        else:
+            kept.setdefault(key, text)
     if not kept:
         raise CorpusError(
             f"no prompts are left of {read} rows ({excluded} stand in an excluded file); give other --prompts",
@@ -102,28 +101,30 @@ def read_prompts(
     return Prompts(tuple(texts), repeated=read - excluded - len(kept), excluded=excluded)
 
 
+def _beginnings(paths: Sequence[Path], *, lengths: set[int]) -> set[str]:
+    """Keys of the first n words of every row, for each n of `lengths`."""
+    found = set()
+    for path in paths:
+        for text in _texts(path, words=None):
+            split = text.split()
+            found |= {text_key(" ".join(split[:n])) for n in lengths if n <= len(split)}
+    return found
+
+
 def _texts(path: Path, *, words: int | None) -> Iterable[str]:
-    if not path.is_file():
-        raise CorpusError(f"there is no file {path}; expected prompts as JSON Lines, CSV or Parquet", param="prompts")
-    try:
-        for number, record in read_records(path):
-            column = next((name for name in COLUMNS if name in record), None)
-            if column is None:
-                raise CorpusError(
-                    f"{path.name}, row {number}: no column 'prompt' or 'text'; the columns are: "
-                    f"{', '.join(map(str, record)) or 'none'}",
-                    param="prompts",
-                )
-            text = record[column]
-            if not isinstance(text, str) or not text.strip():
-                raise CorpusError(
-                    f"{path.name}, row {number}: '{column}' is empty or no text; remove the row", param="prompts"
-                )
-            yield text if words is None else " ".join(text.split()[:words])
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise CorpusError(
-            f"{path.name} cannot be read ({type(error).__name__}); save it as UTF-8", param="prompts"
-        ) from None
+    for number, record in read_records(path):
+        column = next((name for name in COLUMNS if name in record), None)
+        if column is None:
+            raise CorpusError(
+                f"{path.name}, row {number}: no column 'prompt' or 'text'; the columns are: {list_columns(record)}",
+                param="prompts",
+            )
+        text = record[column]
+        if not isinstance(text, str) or not text.strip():
+            raise CorpusError(
+                f"{path.name}, row {number}: '{column}' is empty or no text; remove the row", param="prompts"
+            )
+        yield text if words is None else " ".join(text.split()[:words])
 
 
 def _fractions(texts: Sequence[str], *, salt: str) -> NDArray[np.float64]:

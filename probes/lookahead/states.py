@@ -25,7 +25,7 @@ from probes.errors import HarvestError
 from probes.harvest.filling import batches
 from probes.harvest.shards import Floats
 from probes.lookahead.windows import Places
-from probes.lookahead.writing import Written, model_key, plan_key
+from probes.lookahead.writing import Written, model_key, plan_key, write_json
 from steering.errors import UnsupportedSteering
 from steering.hooks import capture, steer
 from steering.models import LanguageModel
@@ -161,7 +161,7 @@ def _prepare(folder: Path, index: dict[str, object]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.json"
     if not path.exists():
-        path.write_text(json.dumps(index), encoding="utf-8")
+        write_json(path, index)
     elif json.loads(path.read_text(encoding="utf-8")) != index:
         raise HarvestError(
             f"{folder} holds states of other inputs; give another --work, or delete that folder", param="work"

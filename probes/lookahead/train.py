@@ -10,6 +10,7 @@ read-out scores the next few tokens, so that a closed-form projection can act on
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from probes.training.train import Progress
 from steering.artefact import save_probe
 from steering.identity import check_compatible
 from steering.models import LanguageModel
-from steering.probe import Probe
+from steering.probe import Probe, ranges
 
 FIGURES = "lookahead.json"
 """Every figure of the comparison, per layer, beside the artefact."""
@@ -57,13 +58,20 @@ def run_ahead(
 
     `parts` is the labelled corpus: its train texts teach the labeller and enter the fit, its test texts measure both.
     `compare` is a probe of finished texts of the same model. Raises InvalidRequest when the version exists,
-    ProbeMismatch for a `compare` of another model, FitError when a class of windows is missing.
+    ProbeMismatch for a `compare` of another model, FitError for one of other layers and when a class of windows is
+    missing.
     """
     progress = progress or Progress()
     require_new(out, recipe)
     layers = parse_layers(recipe.layers, num_hidden_layers=lm.info.num_hidden_layers)
     if compare is not None:
         check_compatible(compare, lm.info, lm.tokenizer_info)
+        if not set(layers) & compare.layers.keys():
+            raise FitError(
+                f"{compare.id} has no read-out at any of the layers asked for, so there is nothing to compare; it has "
+                f"layers {ranges(compare.layers)}: change --layers, or leave --compare out",
+                param="compare",
+            )
     labeller = Labeller.fit(parts.train, parts.test)
     progress.say(f"labeller: {labeller.name}, AUROC {labeller.auroc:.3f} on {parts.test.name}")
     rounds: list[Round] = []
@@ -180,4 +188,13 @@ def _corpus(
 
 
 def _write_figures(folder: Path, figures: Mapping[str, object]) -> None:
-    (folder / FIGURES).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (folder / FIGURES).write_text(json.dumps(_known(figures), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _known(value: object) -> object:
+    """The same with null for what is not a number, such as the AUROC of states of one class: JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {name: _known(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

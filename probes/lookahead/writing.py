@@ -82,7 +82,7 @@ def write(
                 Request(encoded[at], _sampling(pen, prompt=prompts.texts[at], turn=turn), plan) for at, turn in batch
             ]
             done = [completion.token_ids for completion in generate(lm, requests)]
-            _replace(path, {"rows": batch, "prompts": [encoded[at] for at, _ in batch], "tokens": done})
+            write_json(path, {"rows": batch, "prompts": [encoded[at] for at, _ in batch], "tokens": done})
         written += _read(path, ends)
         advance(len(batch))
     return written
@@ -129,7 +129,7 @@ def _prepare(folder: Path, index: dict[str, object]) -> None:
         leftover.unlink()
     path, said = folder / "index.json", json.loads(json.dumps(index))
     if not path.exists():
-        _replace(path, index)
+        write_json(path, index)
         return
     there = json.loads(path.read_text(encoding="utf-8"))
     different = [name for name in said if there.get(name) != said[name]]
@@ -141,8 +141,8 @@ def _prepare(folder: Path, index: dict[str, object]) -> None:
         )
 
 
-def _replace(path: Path, value: object) -> None:
-    """Write a JSON file so that it is whole or absent."""
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file so that it is whole or absent. Raises HarvestError when there is no room or right."""
     aside = path.with_name(f".partial-{path.name}")
     try:
         aside.write_text(json.dumps(value), encoding="utf-8")

@@ -5,8 +5,9 @@
     per KL      = effect / KL,  KL the mean next-token divergence on neutral text, at least FLOOR
 
 A continuation without a word to score counts as no change, so that silence is never a success; a prompt whose
-unsteered continuation has none is left out of every set alike. A set beats its placebo when the 95% bootstrap interval
-of the difference lies above 0 and its sign-flip p, after Holm's correction for all sets tried, is below 0.05.
+unsteered continuation has none is left out of every set alike. A set beats its placebo when its effect is above 0 (a
+placebo that does harm is not enough), the 95% bootstrap interval of the difference lies above 0 and its sign-flip p,
+after Holm's correction for all sets tried, is below 0.05.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from steering.manifest import ScreenRow
 FLOOR = 1e-6
 """Nats. A set that leaves neutral text alone has no finite effect per KL; this keeps the figure a number."""
 ALPHA = 0.05
+_Z95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def summarise(question: Question, kept: Kept, sets: Sequence[tuple[str, Layers]]
                 placebo_kl=float(placebo_kl[at].mean()),
                 difference=effect - placebo_effect,
                 difference_interval=differences[at],
-                beats_placebo=differences[at][0] > 0 and adjusted[at] < ALPHA,
+                beats_placebo=effect > 0 and differences[at][0] > 0 and adjusted[at] < ALPHA,
             ),
             p=p_values[at],
             p_holm=adjusted[at],
@@ -92,14 +94,34 @@ def summarise(question: Question, kept: Kept, sets: Sequence[tuple[str, Layers]]
     return [_in_role(found[layers], role) for role, layers in sets]
 
 
+def require_power(question: Question, kept: Kept, *, sets: int) -> None:
+    """Raise ScreenError when no result at all could be significant, so that a screen would only seem to find nothing.
+
+    With n prompts the smallest sign-flip p is 2^-n, which Holm multiplies by the number of sets.
+    """
+    usable = int((~np.isnan(np.array(kept[Arm("unsteered")].scores))).sum())
+    if sets * 2.0**-usable >= ALPHA:
+        raise ScreenError(
+            f"{usable} of {len(question.prompts)} prompts can be scored, too few for any of up to {sets} sets of "
+            f"layers to differ from its placebo after correction (p at least {sets * 2.0**-usable:.2g}); give a larger "
+            "--n, or fewer --layers",
+            param="n",
+        )
+
+
 def choose(rows: Sequence[ScreenRow]) -> list[int]:
-    """The default layers: of the sets that beat their placebo with at least half of the greatest such effect, the one
-    whose interval of effect per KL begins highest. Empty when none beats it.
+    """The default layers: of the sets that beat their placebo, those that do as much as the best one to within its
+    standard error, and of these the one whose interval of effect per KL begins highest. Empty when none beats it.
+
+    The one-standard-error rule of Breiman et al. (1984): the cheapest that cannot be told from the best. A laxer one
+    would take a layer that costs next to nothing and does little.
     """
     causal = [row for row in rows if row.beats_placebo]
     if not causal:
         return []
-    enough = max(row.effect for row in causal) / 2
+    best = max(causal, key=lambda row: row.effect)
+    low, high = best.effect_interval
+    enough = best.effect - (high - low) / (2 * _Z95)
     return list(max((row for row in causal if row.effect >= enough), key=lambda row: row.per_kl_interval[0]).layers)
 
 

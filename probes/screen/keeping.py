@@ -38,23 +38,27 @@ class Kept:
         marker = folder / MARKER
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if not marker.is_file() and (folder / ARMS).exists():
+                raise ScreenError(
+                    f"{folder} holds {ARMS} but no {MARKER}, so it is not known what was measured there; give another "
+                    "--out, or delete that folder",
+                    param="out",
+                )
             if marker.is_file() and _read(marker) != described:
                 raise ScreenError(
                     f"{folder} holds another screen (other model, probe, prompts, neutral text, scorer or settings); "
                     "give another --out, or delete that folder to start anew",
                     param="out",
                 )
-            marker.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            if not marker.is_file():
+                write_whole(marker, json.dumps(described, indent=2) + "\n")
             self._path = folder / ARMS
             lines = self._path.read_bytes().splitlines(keepends=True) if self._path.is_file() else []
             whole = [line for line in lines if line.endswith(b"\n")]
             if whole != lines:
                 os.truncate(self._path, sum(map(len, whole)))
         except OSError as error:
-            raise ScreenError(
-                f"{folder} cannot be written ({error.strerror or error}); free some space or give another --out",
-                param="out",
-            ) from error
+            raise _unwritable(folder, error) from error
         self._found = dict(map(_parse, whole))
 
     def __contains__(self, arm: Arm) -> bool:
@@ -64,21 +68,42 @@ class Kept:
         return self._found[arm]
 
     def add(self, arm: Arm, measured: Measured) -> None:
-        """Keep an arm; it is on disk when this returns."""
+        """Keep an arm; it is on disk when this returns. Raises ScreenError when there is no room."""
         scores = [None if math.isnan(score) else score for score in measured.scores]
         line = {"arm": arm.kind, "layers": arm.layers, "scores": scores, "kl": measured.kl}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(self._path.parent, error) from error
         self._found[arm] = measured
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all. Raises ScreenError when there is no room or right."""
+    aside = path.with_name(f".partial-{path.name}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> ScreenError:
+    return ScreenError(
+        f"{folder} cannot be written ({error.strerror or error}); free some space or give another --out, finished arms "
+        "are kept",
+        param="out",
+    )
 
 
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError:
-        return None  # torn before any arm was measured
+        return None  # damaged: the description of no screen
 
 
 def _parse(line: bytes) -> tuple[Arm, Measured]:

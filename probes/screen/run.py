@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from probes.screen.divergence import Divergence
-from probes.screen.figures import Figures, choose, summarise
-from probes.screen.keeping import Kept, Measured
+from probes.screen.figures import Figures, choose, require_power, summarise
+from probes.screen.keeping import Kept, Measured, write_whole
 from probes.screen.question import Arm, Layers, Question
 from probes.screen.sets import GROWING, compounds, singles
 from probes.screen.writing import Writer
@@ -55,6 +55,7 @@ def run(question: Question, layers: Sequence[int], out: Path, *, on_arm: OnArm =
     kept = Kept(out, question)
     measure = _Measure(question, kept, on_arm)
     measure([Arm("unsteered")])
+    require_power(question, kept, sets=(expected_arms(layers) - 1) // 2)
     alone = singles(layers)
     measure(_arms(alone))
     further = compounds(question.probe, [found.row for found in summarise(question, kept, alone)])
@@ -79,7 +80,7 @@ def run(question: Question, layers: Sequence[int], out: Path, *, on_arm: OnArm =
         figures=figures,
         unscored=sum(score != score for score in kept[Arm("unsteered")].scores),
     )
-    (out / RESULT).write_text(json.dumps(screened.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(out / RESULT, json.dumps(screened.to_json(), indent=2, allow_nan=False) + "\n")
     return screened
 
 

@@ -1,4 +1,4 @@
-"""Held-out prompts and neutral text for a screen, from any file `reading.read_records` can read.
+"""Held-out prompts and neutral text for a screen, from a file, a dataset folder or FOLDER:SPLIT.
 
 Prompts are put into an order that depends on a hash of the seed and the text alone, so that the first n are a fair
 sample of a file sorted by category. Texts that stand in a file to be excluded are left out and counted.
@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.errors import ScreenError
+from probes.errors import CorpusError, ScreenError
 from probes.texts.corpus import text_key
-from probes.texts.reading import read_records
+from probes.texts.sources import Source, find_source
 from steering.models import LanguageModel
 
 MAX_PROMPT = 64
@@ -49,10 +49,8 @@ class Chosen:
 
 def read_texts(path: Path, column: str, *, where: Sequence[Where] = (), flag: str) -> list[str]:
     """The strings of one column, rows of other values left out. Raises CorpusError, or ScreenError naming the row."""
-    if not path.is_file():
-        raise ScreenError(f"there is no file {path}; give one with {flag}", param=flag.removeprefix("--"))
     texts = []
-    for number, record in read_records(path):
+    for number, record in _found(path, flag=flag).records():
         for wanted in (column, *(rule.column for rule in where)):
             if wanted not in record:
                 raise ScreenError(
@@ -69,16 +67,15 @@ def read_texts(path: Path, column: str, *, where: Sequence[Where] = (), flag: st
 
 
 def excluded_keys(paths: Sequence[Path]) -> frozenset[str]:
-    """Keys of every string in every column of the files, lists included: what must not come up in a screen."""
+    """Keys of what must not come up in a screen: every string in every column of the files, lists included, as a whole
+    and line by line, since neutral text is taken by the line.
+    """
     keys: set[str] = set()
     for path in paths:
-        if not path.is_file():
-            raise ScreenError(f"there is no file {path}; give one with --exclude", param="exclude")
-        for _, record in read_records(path):
+        for _, record in _found(path, flag="--exclude").records():
             for value in record.values():
-                keys.update(
-                    text_key(text) for text in (value if isinstance(value, list) else [value]) if _is_text(text)
-                )
+                texts = [text for text in (value if isinstance(value, list) else [value]) if _is_text(text)]
+                keys.update(text_key(part) for text in texts for part in (text, *text.split("\n")) if part.strip())
     return frozenset(keys)
 
 
@@ -115,6 +112,14 @@ def choose_neutral(
             param="neutral_n",
         )
     return Chosen(chosen, excluded=len(paragraphs) - len(held_out))
+
+
+def _found(path: Path, *, flag: str) -> Source:
+    """The file, dataset folder or FOLDER:SPLIT. Raises ScreenError, naming `flag`, when there is none."""
+    try:
+        return find_source(path)
+    except CorpusError as error:
+        raise ScreenError(f"{flag}: {error}", param=flag.removeprefix("--")) from None
 
 
 def _shuffled(texts: Sequence[str], *, seed: int) -> list[str]:

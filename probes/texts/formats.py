@@ -155,7 +155,8 @@ def _csv(path: Path, file: IO[str]) -> Iterator[Record]:
             yield number, dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise CorpusError(
-            f"{path} is not valid CSV ({error}); expected a header line and comma-separated rows"
+            f"{path} is not valid CSV ({error}); expected a header line and comma-separated rows, no field of more "
+            f"than {csv.field_size_limit():,} characters (JSON Lines has no such limit)"
         ) from None
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from probes.errors import CorpusError
 from probes.texts.corpus import Corpus, Row
+from probes.texts.labels import as_group
 from probes.texts.quality import Gates, report_of, sift
 from probes.texts.sources import Source, find_source
 
@@ -45,13 +46,15 @@ def read_pairs(
     path: Path,
     *,
     columns: PairColumns | None = None,
+    group_column: str | None = None,
     name: str | None = None,
     drop_duplicates: bool = False,
     max_label_noise: float = 0.0,
 ) -> Corpus:
     """The pairs in `path` (a file or FOLDER:SPLIT) as rows, of each pair first the texts without the concept.
 
-    Where a text is left out as a contradiction and its pair keeps only one side, that side is left out too. Raises
+    `group_column` says which pairs belong together (an author's): they are one group then, named by it. Where a text is
+    left out as a contradiction and its group keeps only one side, that side is left out too. Raises
     CorpusError as `sources.find_source` and `quality.sift`, for a missing column, and for a cell without text.
     """
     columns = columns or PairColumns()
@@ -59,7 +62,8 @@ def read_pairs(
     rows: list[Row] = []
     for number, record in source.records():
         sides = [_texts(source, number, record, column) for column in (columns.negative, columns.positive)]
-        group = _group(sides)
+        named = None if group_column is None else source.value(number, record, group_column, flag="--group-column")
+        group = as_group(named) or _group(sides)
         rows += [Row(number, text, label, group) for label, side in enumerate(sides) for text in side]
     gates = Gates(drop_duplicates=drop_duplicates, max_label_noise=max_label_noise)
     name = name or source.name

@@ -57,6 +57,7 @@ def read_texts(
         return read_pairs(
             path,
             columns=pair_columns,
+            group_column=columns.group,
             name=name,
             drop_duplicates=drop_duplicates,
             max_label_noise=max_label_noise,

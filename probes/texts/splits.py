@@ -57,30 +57,35 @@ def refuse_leakage(train: Corpus, others: Sequence[Corpus]) -> None:
         leaked = [row for row in other.rows if row.key in seen]
         if leaked:
             first = seen[leaked[0].key]
+            drop = ", or pass --drop-leaks to leave them out of the training side" if first is train else ""
             raise CorpusError(
                 f"{other.name} shares {len(leaked)} texts with {first.name} ({name_rows([r.number for r in leaked])} "
                 "there too, compared without case and spacing); a figure on such texts is not evidence: remove them "
-                "from one of the files, or pass --drop-leaks to leave them out of the training side"
+                f"from one of the files{drop}"
             )
         shared = sorted(other.groups & grouped.keys())
         if shared:
             first = grouped[shared[0]]
             named = other.named_in(shared)
             rows = [row.number for row in other.rows if row.group in named]
+            drop = "pass --drop-leaks to leave such groups out of the training side, " if first is train else ""
             raise CorpusError(
                 f"{other.name} shares {len(shared)} groups with {first.name} ({name_rows(rows)} of them); a "
-                "figure on texts of a group that was trained on is not evidence: keep each group in one file, pass "
-                "--drop-leaks to leave such groups out of the training side, or, where equal names mean different "
-                "groups in the two files, give them different names"
+                f"figure on texts of a group that was trained on is not evidence: keep each group in one file, {drop}"
+                "or, where equal names mean different groups in the two files, give them different names"
             )
         seen.update((row.key, other) for row in other.rows)
         grouped.update(dict.fromkeys(other.groups, other))
 
 
 def without(train: Corpus, others: Sequence[Corpus]) -> Corpus:
-    """`train` less the texts that stand, or whose group stands, in any of `others`; unchanged when there are none."""
+    """`train` less the texts that stand, or whose group stands, in any of `others`; unchanged when there are none.
+
+    A group stands there by its name, or by any of its texts: the rewritings of a text that is tested on go with it.
+    """
     texts = {row.key for other in others for row in other.rows}
     lost = train.named_in(set[str]().union(*(other.groups for other in others)))
+    lost |= {row.group for row in train.rows if row.group is not None and row.key in texts}
     kept = tuple(row for row in train.rows if row.key not in texts and row.group not in lost)
     return train if len(kept) == len(train.rows) else replace(train, rows=kept)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from probes.errors import FitError
+from probes.errors import CorpusError, FitError
 from probes.fitting.samples import Toward
 from probes.fitting.table import FITS, check_carry
+from probes.fitting.with_model import WITH_MODEL
 from probes.harvest.activations import BATCH_TOKENS, MAX_TOKENS, TOKENS_PER_TEXT
 from probes.harvest.forward import Template
 from probes.harvest.shards import Pooling, ShardDType
@@ -23,6 +27,7 @@ from steering.bounds import Bounds
 from steering.manifest import Name
 
 SHARES = {"train": 0.70, "calibration": 0.15, "test": 0.15}
+_SET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Parts:
     """Training texts left out because they stand in one of the other files."""
     rule: str = RULE
     reports: tuple[CorpusReport, ...] = ()
-    """What was found in each file."""
+    """What was found in each file; no two of one name."""
 
     def named(self) -> dict[str, Corpus]:
         """Every part under the name its activations and counts are kept by."""
@@ -103,6 +108,8 @@ class Recipe:
             ) from None
         if self.version < 1:
             raise FitError(f"version is {self.version}; versions count from 1", param="version")
+        if self.seed < 0:
+            raise FitError(f"seed is {self.seed}; seeds count from 0", param="seed")
         self._check_strength()
         check_carry(self.carry, self.bounds)
         if "all" in self.poolings and any(FITS[group].paired for group in self.carry if group in FITS):
@@ -111,17 +118,24 @@ class Recipe:
                 "--carry, or take another --pooling",
                 param="carry",
             )
+        raw = [group for group in self.carry if group in WITH_MODEL]
+        if raw and self.template != "raw":
+            raise FitError(
+                f"'{raw[0]}' runs the model on the bare texts, and would not stand for what --template {self.template} "
+                "reads; leave it out of --carry, or take --template raw",
+                param="carry",
+            )
 
     @property
     def settings(self) -> tuple[Setting, ...]:
         """What cross-validation tries, the strongest regularisation first; one, where there is nothing to choose."""
-        if self.C is None and not isinstance(self.shrinkage, float):
+        if self.C is None and not isinstance(self.shrinkage, float | int):
             return candidates(self.method, coordinates=self.coordinates)
         given = None if self.shrinkage == "auto" else self.shrinkage
         return (Setting(self.method, C=self.C, shrinkage=given, coordinates=self.coordinates),)
 
     def _check_strength(self) -> None:
-        if self.C is not None and not self.C > 0:
+        if self.C is not None and not 0 < self.C < math.inf:
             raise FitError(f"C is {self.C}; the inverse penalty is a positive number such as 0.003", param="C")
         if self.C is not None and self.method != "logistic":
             raise FitError(f"C is the penalty of logistic regression; {self.method} has none: leave it off", param="C")
@@ -150,11 +164,13 @@ def arrange(
 ) -> Parts:
     """Disjoint parts from what the user gave: parts without a file of their own are split off `data` by hash.
 
-    Raises CorpusError when a text stands in two parts; `drop_leaks` leaves such texts out of `data` instead (never out
-    of a test file, whose figures would change). Texts of `pairs` may stand in a test or out-of-domain file too, since
-    neither is fitted to.
+    Raises CorpusError for a set whose name is that of a part, and when a text or group stands in two parts;
+    `drop_leaks` leaves it out of `data` instead (never out of a test file, whose figures would change). Texts of
+    `pairs` may stand in a test or out-of-domain file too, since neither is fitted to.
     """
     others, couples = dict(out_of_domain or {}), dict(pairs or {})
+    _check_names(others, flag="--ood")
+    _check_names(couples, flag="--pairs")
     given = [corpus for corpus in (calibration, test, *others.values()) if corpus is not None]
     refuse_leakage(Corpus("the training file", ()), given)
     own = without(data, [*given, *couples.values()]) if drop_leaks else data
@@ -163,7 +179,7 @@ def arrange(
         require_pairs(couple)
         refuse_leakage(own, [couple])
         if calibration is not None:
-            refuse_leakage(calibration, [couple])
+            refuse_leakage(Corpus("the training file", ()), [calibration, couple])
     shares = {
         name: share
         for name, share in SHARES.items()
@@ -179,5 +195,27 @@ def arrange(
         pairs=couples,
         dropped=len(data) - len(own),
         rule=f"{kept}given files checked to share no text and no group with any other",
-        reports=tuple(report for corpus in (data, *given, *couples.values()) for report in corpus.reports),
+        reports=_distinct(report for corpus in (data, *given, *couples.values()) for report in corpus.reports),
     )
+
+
+def _check_names(names: Iterable[str], *, flag: str) -> None:
+    """Names of test sets name folders of activations and figures beside those of the parts. Raises CorpusError."""
+    for name in names:
+        if not _SET.fullmatch(name) or name in SHARES or name.startswith("pairs-"):
+            raise CorpusError(
+                f"{flag} {name}=...: '{name}' cannot name a set of test texts; use 1-64 letters, digits, '.', '_' and "
+                f"'-', beginning with a letter or digit, and none of {', '.join(SHARES)} or pairs-...",
+                param=flag.strip("-"),
+            )
+
+
+def _distinct(reports: Iterable[CorpusReport]) -> tuple[CorpusReport, ...]:
+    """The reports, of several files of one name the second called 'name (2)' and so on."""
+    seen: Counter[str] = Counter()
+    named = []
+    for report in reports:
+        seen[report.name] += 1
+        count = seen[report.name]
+        named.append(report if count == 1 else replace(report, name=f"{report.name} ({count})"))
+    return tuple(named)

@@ -4,7 +4,7 @@ The default rule is a starting point, not a finding: layers from one third of th
 On the embedded model that is 10, 13, ..., 28, the seven layers on which a slab at p = 0.1 to 0.001 lowered the share of
 toxic continuations from 20% to 9%, 6% and 2% in the orientation experiment this project started from. Early layers read
 words more than meaning, and after the last block no later one can make use of the edit. A layer that reads a concept
-well need not cause it; a causal screen may replace this rule.
+well need not cause it: `tiller probe screen` replaces this rule by what steering did to the text.
 """
 
 from __future__ import annotations

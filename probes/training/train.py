@@ -88,9 +88,9 @@ def run_concepts(
 ) -> list[Path]:
     """Train one probe per concept from one harvest; their parts hold the same texts in the same order.
 
-    Concepts whose texts differ are harvested one by one, below the same `work`, and so must differ in no name of a
-    part. Nothing is saved before every concept is fitted. Of several processes
-    (`probes/harvest/processes.py`) all harvest, the first fits and writes. Raises as `run` does.
+    Other texts under the same name of a part are refused by the harvest, since both would go to one folder of `work`.
+    Nothing is saved before every concept is fitted. Of several processes (`probes/harvest/processes.py`) all harvest,
+    the first fits and writes. Raises as `run` does.
     """
     progress = progress or Progress()
     runs = [TrainingRun(language_model, parts, recipe, progress) for parts, recipe in concepts]

@@ -96,6 +96,7 @@ def _summary(probe: Probe, loaded: Loaded) -> dict[str, Any]:
         "default": manifest.default.model_dump(),
         "metrics": {str(layer): manifest.metrics[layer].model_dump() for layer in manifest.default.layers},
         "causal": manifest.causal,
+        "calibrated": manifest.calibrated,
         "baselines": manifest.baselines,
         "dataset": {"name": manifest.dataset.name, "licence": manifest.dataset.licence},
         "base_model": {"id": manifest.base_model.id, "revision": manifest.base_model.revision},

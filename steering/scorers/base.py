@@ -18,6 +18,11 @@ class ScorerCard:
     trained_on: str
 
 
+def has_word(text: str) -> bool:
+    """Whether `text` has a letter or digit: a row of dots says nothing, which is no praise of what made it."""
+    return any(character.isalnum() for character in text)
+
+
 class Scorer(Protocol):
     """Scores texts by themselves: only the continuation is given, never the prompt."""
 

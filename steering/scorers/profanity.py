@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from steering.errors import ModelError
-from steering.scorers.base import ScorerCard
+from steering.scorers.base import ScorerCard, has_word
 
 
 class AltProfanity:
@@ -37,4 +37,4 @@ class AltProfanity:
         if not texts:
             return []
         scores = self._predict(list(texts))
-        return [float(score) if text.strip() else math.nan for text, score in zip(texts, scores, strict=True)]
+        return [float(score) if has_word(text) else math.nan for text, score in zip(texts, scores, strict=True)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from steering.errors import ModelError
-from steering.scorers.base import ScorerCard
+from steering.scorers.base import ScorerCard, has_word
 
 
 class Vader:
@@ -32,7 +32,8 @@ class Vader:
         )
 
     def __call__(self, texts: Sequence[str]) -> list[float]:
-        return [self._score(text) if text.strip() else math.nan for text in texts]
+        return [self._score(text) for text in texts]
 
     def _score(self, text: str) -> float:
-        return (float(self._analyser.polarity_scores(text)["compound"]) + 1) / 2
+        compound = float(self._analyser.polarity_scores(text)["compound"])
+        return (compound + 1) / 2 if compound or has_word(text) else math.nan  # an emoticon has a valence

@@ -269,3 +269,26 @@ def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("show", "verify", "diff", "export", "import", "push", "pull"))
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(probe, tmp_path, capsys, monkeypatch):
+    """`[/x]` closes nothing: taken as markup it would end in a trace."""
+    monkeypatch.setenv("COLUMNS", "300")
+    manifest = rich_manifest(probe.manifest)
+    report = manifest.metrics[1]
+    odd = report.model_copy(
+        update={"out_of_domain": {"o[/x]": report.test}, "pairs": {"p[/x]": report.pairs["paradetox"]}}
+    )
+    row = manifest.screen.rows[0].model_copy(update={"role": "r[/x]"})
+    changes = {
+        "metrics": dict.fromkeys(manifest.metrics, odd),
+        "screen": manifest.screen.model_copy(update={"scorer": "s[/x]", "rows": [row]}),
+        "lookahead": manifest.lookahead.model_copy(update={"auroc_by_warning": {0: {"w[/x]": 0.7}}}),
+    }
+    made = save_probe(replace(probe, manifest=manifest.model_copy(update=changes)), tmp_path / "odd")
+    assert main(["show", str(made)]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{name}[/x]" in shown for name in "oprsw")
+    plain = save_probe(probe, tmp_path / "plain")
+    assert main(["diff", str(plain), str(made)]) == 1
+    assert "w[/x]" in capsys.readouterr().out

@@ -194,7 +194,37 @@ def test_only_our_kinds_of_file_are_fetched_and_the_rest_is_named(server, folder
     err = capsys.readouterr().err
     assert "not fetched: model.pt, code.pkl, run.py, .gitattributes, hub.json" in err
     assert not {"model.pt", "code.pkl", "run.py", ".gitattributes", "hub.json"} & set(server.fetched)
-    assert (tmp_path / "toxicity" / "1" / "a" / "b.html").read_bytes() == b"h"
+
+
+def test_a_strangers_web_page_is_never_fetched_and_the_card_is_made_here(server, folder, tmp_path):
+    (folder / "card.html").write_text("<p>figures")
+    hub.push(folder, "me/tox")
+    files = server.commits["me/tox"][0]
+    assert files["card.html"] == b"<p>figures"
+    files |= {"card.html": b"<script>alert(1)</script>", "a/b.html": b"<script>"}
+    pulled = hub.pull("me/tox", tmp_path)
+    assert {"card.html", "a/b.html"} <= set(pulled.left)
+    assert not [name for name in server.fetched if name.endswith("html")]
+    page = (pulled.folder / "card.html").read_text(encoding="utf-8")
+    assert "toxicity@1" in page
+    assert "<script" not in page
+    assert not (pulled.folder / "a").exists()
+
+
+def test_a_lone_tensor_file_is_not_laid_out_as_an_empty_repository(folder, tmp_path):
+    with pytest.raises(ExchangeError, match="one file of a probe; give the folder"):
+        hub.lay_out(folder / "probe.safetensors", tmp_path / "layout")
+    assert not (tmp_path / "layout").exists()
+
+
+def test_verify_goes_on_after_a_manifest_whose_files_lead_out_of_the_folder(folder, tmp_path, capsys):
+    shutil.copytree(folder, folder.parent / "2")
+    manifest = json.loads((folder / "probe.json").read_text())
+    (folder / "probe.json").write_text(json.dumps(manifest | {"files": manifest["files"] | {"../x.md": "0" * 64}}))
+    assert main(["verify", str(folder.parents[1])]) == 2
+    out = capsys.readouterr().out
+    assert "toxicity/1: 1 lacks ../x.md" in out
+    assert "toxicity/2: holds toxicity@1" in out
 
 
 @pytest.mark.parametrize(

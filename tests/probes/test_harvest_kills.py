@@ -214,3 +214,11 @@ def test_a_folder_of_format_1_with_other_inputs_is_refused(lm, make_corpus, tmp_
             Reading(layers=(0, 3), poolings=("last", "mean"), max_tokens=64, template="chat"),
         )
     assert json.loads((tmp_path / "index.json").read_text())["format"] == 1
+
+
+def test_shards_whose_index_is_gone_are_not_taken_for_those_of_other_inputs(lm, make_corpus, tmp_path):
+    take(lm, make_corpus(10), tmp_path)
+    (tmp_path / "index.json").unlink()
+    with pytest.raises(HarvestError, match=r"shards without index.json.*delete the folder"):
+        take(lm, make_corpus(10, seed=1), tmp_path)
+    assert not (tmp_path / "index.json").exists()

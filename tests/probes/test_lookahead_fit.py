@@ -219,3 +219,28 @@ def test_the_command_line_makes_a_look_ahead_probe(lm, parts, prompts, write_jso
     ahead = load_probe(tmp_path / "out" / "early" / "1").manifest.lookahead
     assert ahead is not None
     assert (ahead.horizon, ahead.corpus_share, ahead.prompts) == (4, 0.25, 120)
+
+
+def test_warnings_longer_than_the_text_have_no_figure_and_leave_a_readable_artefact(lm, parts, prompts, tmp_path):
+    short = replace(AHEAD, pen=Pen(continuations=4, new_tokens=11))
+    made = run_ahead(lm, parts, RECIPE, short, prompts, out=tmp_path / "out", work=tmp_path / "work")
+    ahead = load_probe(made).manifest.lookahead
+    assert ahead is not None
+    assert set(ahead.auroc_by_warning[0]) == {OWN}
+    assert ahead.auroc_by_warning[10] == {}
+
+    def no_number(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    figures = json.loads((made / FIGURES).read_text(encoding="utf-8"), parse_constant=no_number)
+    assert {by_warning["10"] for by_warning in figures["auroc"][OWN].values()} == {None}
+
+
+def test_a_probe_without_a_layer_in_common_is_refused_before_anything_is_written(lm, parts, prompts, tmp_path):
+    asked = replace(RECIPE, layers="3")
+    with pytest.raises(FitError, match=r"no read-out at any of the layers.*0-1"):
+        run_ahead(
+            lm, parts, asked, AHEAD, prompts,
+            out=tmp_path / "out", work=tmp_path / "work", compare=tiny_probe(lm, layers=[0, 1]),
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []

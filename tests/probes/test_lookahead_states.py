@@ -248,3 +248,24 @@ def test_offsets_on_recurrent_states_are_refused(lm, tmp_path):
 
     with pytest.raises(UnsupportedSteering, match="one pass"):
         read_states(lm, [], np.zeros((0, 2), dtype=np.int64), tmp_path, LAYERS, plan=Other())
+
+
+def test_states_go_on_after_a_kill_that_tore_their_index(lm, tmp_path, monkeypatch):
+    texts = write(lm, PROMPTS, tmp_path / "texts", PEN)
+    places = choose_places(texts, cap=5, seed=0)
+    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        read_states(lm, texts, places, tmp_path / "states", LAYERS)
+    monkeypatch.undo()
+    assert not (tmp_path / "states" / "index.json").exists()
+    assert read_states(lm, texts, places, tmp_path / "states", LAYERS).layer(0).shape == (len(places), 32)
+
+
+def test_whole_prompts_that_begin_an_excluded_row_are_left_out(write_jsonl):
+    given = write_jsonl(
+        [{"prompt": "The old harbour"}, {"prompt": "The old harb"}, {"prompt": "A gorge"}], "given.jsonl"
+    )
+    banned = write_jsonl([{"text": "the  OLD harbour at night"}, {"text": "Gorge"}], "banned.jsonl")
+    found = read_prompts([given], exclude=[banned])
+    assert found.texts == ("The old harb", "A gorge")
+    assert found.excluded == 1

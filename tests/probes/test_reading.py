@@ -291,3 +291,10 @@ def test_reading_holds_no_more_than_a_batch_of_rows(tmp_path):
             tracemalloc.stop()
     small, large = peaks[:2], peaks[2:]
     assert all(after < 1.5 * before + 100_000 for before, after in zip(small, large, strict=True))
+
+
+def test_a_csv_field_that_is_too_long_names_the_way_out(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text(f"text,label\n{'a' * 140_000},1\n")
+    with pytest.raises(CorpusError, match=r"no field of more than 131,072 characters \(JSON Lines has no such limit"):
+        list(read_records(path))

@@ -11,7 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from probes.errors import CorpusError
+from probes.errors import CorpusError, ScreenError
+from probes.lookahead.prompts import read_prompts
+from probes.screen.texts import excluded_keys, read_texts
+from probes.texts.corpus import text_key
 from probes.texts.labels import Columns
 from probes.texts.reading import read_corpus, read_records
 from probes.texts.sources import find_source
@@ -224,3 +227,16 @@ def test_what_the_datasets_library_saves_is_read_back(tmp_path):
         assert [record for _, record in read_records(path)] == ROWS
         assert find_source(path).classes == {"label": tuple(NAMES)}
     assert [record for _, record in read_records(tmp_path / "dict:test")] == [ROWS[4], ROWS[1], ROWS[7]]
+
+
+def test_prompts_are_read_from_one_split_of_a_folder(tmp_path):
+    for split, words in {"train": "one two", "test": "three four"}.items():
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps({"prompt": words}) + "\n")
+    named = Path(f"{tmp_path}:test")
+    assert read_texts(named, "prompt", flag="--prompts") == ["three four"]
+    assert excluded_keys([named]) == {text_key("three four")}
+    assert read_prompts([named]).texts == ("three four",)
+    with pytest.raises(ScreenError, match=r"--prompts: .* has no split 'other'"):
+        read_texts(Path(f"{tmp_path}:other"), "prompt", flag="--prompts")
+    with pytest.raises(ScreenError, match="--exclude: there is no file"):
+        excluded_keys([tmp_path / "absent.jsonl"])

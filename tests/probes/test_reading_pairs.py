@@ -147,3 +147,16 @@ def test_toxic_and_neutral_pairs_divide_without_a_leak():
     keys = [{text_key(text) for text in part.texts} for part in (parts.train, parts.calibration, parts.test)]
     assert sum(map(len, keys)) == len(set.union(*keys)) == len(corpus)
     assert parts.reports == (report,)
+
+
+def test_pairs_of_one_author_never_part(write_jsonl):
+    records = [couple | {"author": f"author {at % 8}" if at < 40 else None} for at, couple in enumerate(couples(60))]
+    path = write_jsonl(records)
+    corpus = read_texts(path, columns=Columns(group="author"), pair_columns=PairColumns())
+    assert len({row.group for row in corpus.rows}) == 8 + 20
+    parts = split(corpus, {"train": 0.5, "test": 0.5})
+    authors = [{records[row.number - 1]["author"] for row in part.rows} - {None} for part in parts.values()]
+    assert authors[0] | authors[1] == {f"author {at}" for at in range(8)}
+    assert not authors[0] & authors[1]
+    with pytest.raises(CorpusError, match=r"no column 'writer'.*--group-column"):
+        read_texts(path, columns=Columns(group="writer"), pair_columns=PairColumns())

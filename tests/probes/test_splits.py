@@ -8,6 +8,7 @@ import pytest
 
 from probes.errors import CorpusError
 from probes.texts.corpus import Corpus, Row
+from probes.texts.quality import checked
 from probes.texts.splits import folds, refuse_leakage, split, without
 from probes.training.recipe import arrange
 
@@ -105,3 +106,39 @@ def test_given_files_leave_their_share_to_training(make_corpus):
     train = make_corpus(200)
     parts = arrange(train, calibration=make_corpus(40, seed=7, name="c"), drop_leaks=True)
     assert len(parts.train) + len(parts.test) + parts.dropped == 200
+
+
+def test_dropping_a_leaked_text_takes_the_rest_of_its_group_along(make_corpus):
+    rows = make_corpus(200).rows
+    train = Corpus("train", (*(replace(row, group="author") for row in rows[:3]), *rows[3:]))
+    tested = Corpus("tested", (replace(rows[0], number=1), *make_corpus(20, seed=9).rows[:4]))
+    assert not {row.number for row in without(train, [tested]).rows} & {1, 2, 3}
+
+
+def test_dropping_leaks_is_offered_only_where_it_helps(make_corpus):
+    data, other = make_corpus(300), make_corpus(40, seed=5, name="one")
+    with pytest.raises(CorpusError, match="--drop-leaks"):
+        arrange(data, test=replace(data, name="tested", rows=data.rows[:40]))
+    for clash in ({"test": other}, {"pairs": {"two": Corpus("two", _twins(other))}}):
+        with pytest.raises(CorpusError, match=r"remove them from one of the files$"):
+            arrange(data, calibration=other, **clash, drop_leaks=True)
+
+
+def _twins(corpus: Corpus) -> tuple[Row, ...]:
+    sides = [[row for row in corpus.rows if row.label == label] for label in (0, 1)]
+    return tuple(replace(row, group=f"pair {at}") for side in sides for at, row in enumerate(side))
+
+
+@pytest.mark.parametrize("name", ["test", "calibration", "train", "../up", "a/b", "", "pairs-a", "in domain"])
+def test_a_test_set_has_a_name_that_no_part_has(make_corpus, name):
+    with pytest.raises(CorpusError, match="cannot name a set of test texts"):
+        arrange(make_corpus(300), out_of_domain={name: make_corpus(30, seed=9)}, drop_leaks=True)
+    with pytest.raises(CorpusError, match="--pairs"):
+        arrange(make_corpus(300), pairs={name: Corpus("p", _twins(make_corpus(30, seed=9)))}, drop_leaks=True)
+
+
+def test_the_reports_of_two_files_of_one_name_are_both_kept(make_corpus):
+    data, first, second = (checked(make_corpus(count, seed=seed)) for count, seed in ((300, 0), (20, 5), (30, 9)))
+    parts = arrange(data, out_of_domain={"a": first}, test=without(second, [first]), drop_leaks=True)
+    assert [report.name for report in parts.reports] == ["planted", "planted (2)", "planted (3)"]
+    assert [report.texts for report in parts.reports] == [300, 30, 20]

@@ -249,7 +249,9 @@ def test_layers_beyond_the_model_are_refused():
         parse_layers("0-6", num_hidden_layers=6)
 
 
-@pytest.mark.parametrize("change", [{"name": "No Name"}, {"version": 0}, {"C": -1.0}])
+@pytest.mark.parametrize(
+    "change", [{"name": "No Name"}, {"version": 0}, {"C": -1.0}, {"C": float("inf")}, {"seed": -1}]
+)
 def test_recipes_that_cannot_be_are_refused(change):
     with pytest.raises(FitError):
         replace(RECIPE, **change)

@@ -124,6 +124,7 @@ def test_a_probe_of_all_tokens_is_fitted_and_measured_on_tokens(lm, parts, tmp_p
         ({"method": "lda", "C": None, "shrinkage": 1.5}, "from 0 to 1"),
         ({"coordinates": 0}, "read nothing"),
         ({"poolings": ("all",), "carry": ("contrast",)}, "make no pairs"),
+        ({"template": "chat", "carry": ("lqr",)}, "runs the model on the bare texts"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(change, said):
@@ -141,3 +142,9 @@ def test_the_hash_of_the_texts_does_not_see_labels(parts):
     rows = tuple(Row(row.number, row.text, row.label, row.group) for row in parts.pairs["twins"].rows)
     assert Corpus("again", rows).texts_sha256 == parts.pairs["twins"].texts_sha256
     assert relabelled(Corpus("again", rows)).texts_sha256 == parts.pairs["twins"].texts_sha256
+
+
+@pytest.mark.parametrize("shrinkage", [0, 1, 0.5])
+def test_a_shrinkage_that_is_given_is_the_only_one_tried(shrinkage):
+    settings = replace(RECIPE, method="lda", C=None, shrinkage=shrinkage).settings
+    assert [setting.shrinkage for setting in settings] == [shrinkage]

@@ -76,7 +76,7 @@ def test_pairs_methods_and_sparse_probes(given, twins, tmp_path):
     manifest = load_probe(tmp_path / "out" / "seas" / "1").manifest
     assert manifest.metrics[3].pairs["twins"].n == 10
     assert (manifest.fit.method, manifest.fit.shrinkage, manifest.fit.coordinates) == ("lda", 0.2, 8)
-    assert main([*options[:-6], "--pairs", twins, "--pair-columns", "wet,dry", "--version", "2"]) == 0
+    assert main([*given, "--pairs", twins, "--pair-columns", "wet,dry", "--version", "2"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,22 @@ def test_pairs_methods_and_sparse_probes(given, twins, tmp_path):
         (["--method", "lda"], "C is the penalty of logistic"),
         (["--shrinkage", "much"], "--shrinkage much is neither"),
         (["--coordinates", "5000"], "from 1 to"),
+        (["--ood", "a=b.jsonl", "--ood", "a=c.jsonl"], "--ood a=... is given twice"),
+        (["--pairs", "a=b.jsonl", "--pairs", "a=c.jsonl"], "--pairs a=... is given twice"),
+        (["--tokens-per-text", "4"], "--tokens-per-text is of --pooling all"),
+        (["--batch-tokens", "0"], "at least one token (--batch-tokens)"),
+        (["--on-policy", "--prompts", "p.jsonl", "--calibration", "c.jsonl"], "--calibration is not available"),
+        (["--on-policy", "--prompts", "p.jsonl", "--shard-dtype", "float16"], "--shard-dtype is not available"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(given, capsys, options, said):
     assert main([*given, *options]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_with_brackets_in_its_name_is_printed_whole(given, tmp_path, capsys):
+    out = tmp_path / "[bold]probes"
+    assert main([*given, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{out / 'seas' / '1'}\n"
+    assert str(out / "seas" / "1" / "card.md") in printed.err

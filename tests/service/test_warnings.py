@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from steering import LanguageModel, Probe
+from steering.manifest import Origin
 
 ASK: dict[str, Any] = {"prompt": "It was a dark night", "max_tokens": 3, "temperature": 0}
 
@@ -71,3 +72,45 @@ def test_the_schema_describes_warnings(screened: httpx.Client) -> None:
     summary = screened.get("/openapi.json").json()["components"]["schemas"]["SteeringSummary"]
     assert summary["properties"]["warnings"]["type"] == "array"
     assert "warnings" in summary["required"]
+
+
+@pytest.fixture(scope="module")
+def imported(serve: Any, lm: LanguageModel, make_probe: Callable[..., Probe]) -> Iterator[httpx.Client]:
+    """A server of one probe that came from another tool's file and was never calibrated."""
+    probe = make_probe(lm, name="foreign")
+    changes = {
+        "origin": Origin(format="gguf", file="x.gguf", sha256="0" * 64, lost=["the bias"], bias=False),
+        "default": probe.manifest.default.model_copy(update={"upper": 0.0, "space": "logit"}),
+    }
+    with serve(lm, [Probe(manifest=probe.manifest.model_copy(update=changes), layers=probe.layers)]) as client:
+        yield client
+
+
+@pytest.mark.parametrize("route", ["/generate", "/v1/completions"])
+@pytest.mark.parametrize(
+    "bounds", [{"upper": 0.1}, {"upper": 90, "space": "percentile"}], ids=["default", "percentile"]
+)
+def test_an_uncalibrated_probe_is_refused_bounds_it_has_no_meaning_for(
+    bounds: dict[str, Any], route: str, imported: httpx.Client
+) -> None:
+    reply = imported.post(route, json=ASK | {"steering": {"constraints": [{"probe": "foreign"} | bounds]}})
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert error["param"] == "steering.constraints.0.space"
+    assert "never calibrated" in error["message"]
+    assert "space 'logit'" in error["message"]
+
+
+def test_an_uncalibrated_probe_holds_logits_tells_no_probability_and_is_listed_as_such(imported: httpx.Client) -> None:
+    report = steer(imported, "foreign", constraints=[{"probe": "foreign"}])
+    assert report["probes"]["foreign@1"]["tokens"] > 0
+    assert report["probes"]["foreign@1"]["max_post"] is None
+    (listed,) = imported.get("/v1/steering/probes").json()["data"]
+    assert listed["calibrated"] is False
+
+
+def test_every_choice_carries_the_warning_and_its_unsteered_twin_none(screened: httpx.Client) -> None:
+    steering = {"constraints": [{"probe": "idle", "upper": 0.1}], "baseline": True}
+    reply = screened.post("/v1/completions", json=ASK | {"n": 2, "temperature": 1, "steering": steering}).json()
+    steered = [choice["steering"]["warnings"] for choice in reply["choices"] if choice["steering"]]
+    assert [len(warnings) for warnings in steered] == [1, 1]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from steering import Bounds, Constraint, Plan, Probe
+from steering.controllers.base import Settings
 from steering.errors import InvalidBounds, InvalidRequest, UnknownProbe, UnsupportedSteering
 
 UPPER = Bounds(upper=0.1)
@@ -120,3 +121,13 @@ def test_slab_and_placebo_do_not_meet_at_a_layer(lm, make_probe):
     one, other = make_probe(lm, name="one"), make_probe(lm, name="other", seed=1)
     with pytest.raises(UnsupportedSteering, match="disjoint layers"):
         Plan((Constraint(one, UPPER), Constraint(other, UPPER, controller="random")))
+
+
+def test_a_constraint_that_names_no_metric_takes_that_of_its_probe(probe):
+    assert Constraint(probe, Bounds(upper=0.2)).metric == "euclidean"
+    default = probe.manifest.default.model_copy(update={"metric": "whitened"})
+    whitened = Probe(probe.manifest.model_copy(update={"default": default}), probe.layers)
+    assert Constraint(whitened, Bounds(upper=0.2), metric="euclidean").metric == "euclidean"
+    assert Constraint(whitened, controller="additive", settings=Settings(source="weight")).metric == "euclidean"
+    with pytest.raises(UnsupportedSteering, match="carries no 'metric'"):
+        Constraint(whitened, Bounds(upper=0.2))

@@ -134,3 +134,12 @@ def test_both_palettes_are_readable_and_have_the_same_names():
 def test_contrast_is_that_of_the_standard():
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+def test_a_name_with_a_control_character_is_drawn_without_it(full_card):
+    metrics = {
+        layer: report.model_copy(update={"out_of_domain": {"far\x08away": report.test}})
+        for layer, report in full_card.manifest.metrics.items()
+    }
+    manifest = full_card.manifest.model_copy(update={"metrics": metrics})
+    assert ">far away<" in svg(partial(auroc_by_layer, manifest), name="layers", alt="AUROC")

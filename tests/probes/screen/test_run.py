@@ -9,8 +9,9 @@ import pytest
 
 from probes.errors import ScreenError
 from probes.screen.adopt import with_screen
-from probes.screen.figures import choose, summarise
-from probes.screen.keeping import ARMS, Kept
+from probes.screen.figures import choose, require_power, summarise
+from probes.screen.keeping import ARMS, Kept, Measured
+from probes.screen.question import Arm
 from probes.screen.run import RESULT, expected_arms, run
 from probes.screen.sets import compounds
 from probes.screen.texts import Where, choose_neutral, choose_prompts, excluded_keys, read_texts
@@ -199,11 +200,13 @@ def test_growing_sets_take_the_best_layers_first_and_ties_by_auroc(planted_probe
     assert [layers for role, layers in compounds(probe, [row([at], effect=0, low=0) for at in range(3)])][-1] == (1,)
 
 
-def test_the_choice_is_the_cheapest_set_with_half_the_greatest_effect():
-    strong, cheap = row([1], effect=0.4, low=1.0), row([2], effect=0.2, low=3.0)
-    weak = row([3], effect=0.19, low=8.0)
+def test_the_choice_is_the_cheapest_set_within_a_standard_error_of_the_best():
+    wide = {"effect_interval": (0.4 - 1.96 * 0.1, 0.4 + 1.96 * 0.1)}
+    strong = row([1], effect=0.4, low=1.0).model_copy(update=wide)
+    cheap, weak = row([2], effect=0.31, low=3.0), row([3], effect=0.29, low=8.0)
     chance = row([4], effect=0.9, low=9.0, beats=False)
     assert choose([strong, cheap, weak, chance]) == [2]
+    assert choose([strong, weak]) == [1]
     assert choose([chance]) == []
 
 
@@ -240,3 +243,69 @@ def test_a_wrong_column_is_named_by_row_and_never_quoted(write_jsonl):
     assert "private" not in str(refused.value)
     with pytest.raises(ScreenError, match="COLUMN=VALUE"):
         Where.parse("label")
+
+
+def measured(question, folder, steered, placebo):
+    """What was kept of one set of layers when the scores of its two arms are these constants."""
+    kept = Kept(folder, question)
+    for arm, level in ((Arm("unsteered"), 0.5), (Arm("steered", (2,)), steered), (Arm("placebo", (2,)), placebo)):
+        kept.add(arm, Measured([level] * len(question.prompts), [0.1] * len(question.neutral)))
+    return kept
+
+
+def test_a_placebo_that_does_harm_makes_no_effect_of_none(ask, planted_probe, tmp_path):
+    question = ask(planted_probe)
+    for steered, placebo, beats in ((0.5, 0.2, False), (0.4, 0.2, False), (0.6, 0.2, True)):
+        kept = measured(question, tmp_path / str(steered), steered, placebo)
+        (found,) = summarise(question, kept, [("single", (2,))])
+        assert found.row.difference > 0
+        assert found.p_holm < 0.05
+        assert found.row.beats_placebo is beats
+        assert choose([found.row]) == ([2] if beats else [])
+
+
+def test_too_few_prompts_for_any_finding_are_refused_and_enough_are_not(ask, planted_probe, tmp_path):
+    question = ask(planted_probe, prompts=8)
+    kept = measured(question, tmp_path, 1.0, 0.0)
+    require_power(question, kept, sets=12)
+    with pytest.raises(ScreenError, match=r"8 of 8 prompts.*up to 13 sets") as refused:
+        require_power(question, kept, sets=13)
+    assert refused.value.param == "n"
+    with pytest.raises(ScreenError, match="too few"):
+        run(ask(planted_probe, prompts=5), [0, 1, 2], tmp_path / "run")
+    assert len((tmp_path / "run" / ARMS).read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_figures_without_the_question_they_answer_are_refused(planted, ask, planted_probe, tmp_path):
+    (tmp_path / ARMS).write_bytes((planted[1] / ARMS).read_bytes())
+    with pytest.raises(ScreenError, match=r"no question\.json"):
+        Kept(tmp_path, ask(planted_probe))
+
+
+def test_resuming_does_not_write_the_question_again(planted, ask, planted_probe):
+    """A kill between emptying and filling it would make the finished arms unusable."""
+    marker = planted[1] / "question.json"
+    before = marker.stat().st_mtime_ns, marker.stat().st_ino
+    Kept(planted[1], ask(planted_probe))
+    assert (marker.stat().st_mtime_ns, marker.stat().st_ino) == before
+
+
+def test_a_full_disk_says_so_and_keeps_what_is_finished(ask, planted_probe, tmp_path, monkeypatch):
+    question = ask(planted_probe)
+    kept = measured(question, tmp_path, 0.6, 0.5)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ScreenError, match="No space left on device"):
+        kept.add(Arm("steered", (1,)), kept[Arm("steered", (2,))])
+    assert Arm("steered", (1,)) not in kept
+
+
+def test_neutral_lines_of_excluded_texts_are_left_out(model, write_jsonl):
+    texts = ["a long enough first line\na long enough second line", "another line that is long"]
+    keys = excluded_keys([write_jsonl([{"text": texts[0]}])])
+    chosen = choose_neutral(model, texts, n=1, tokens=12, seed=0, excluded=keys)
+    assert chosen.excluded == 2
+    assert model.tokenizer.decode(chosen.ids[0]) == "another line"

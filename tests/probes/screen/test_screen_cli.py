@@ -8,8 +8,9 @@ import pytest
 
 import probes.screen.run
 from probes.__main__ import main
-from steering import load_probe
+from steering import Probe, load_probe
 from steering.artefact import save_probe
+from steering.manifest import Lookahead
 from steering.scorers import table
 
 
@@ -80,3 +81,47 @@ def test_what_cannot_be_screened_is_refused_before_anything_is_written(changes, 
     assert main(arguments) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "screen").exists()
+
+
+def test_a_space_without_a_bound_does_not_reread_the_default_in_it(arguments, tmp_path, capsys):
+    at = arguments.index("--lower")
+    assert main(arguments[:at] + arguments[at + 2 :]) == 2
+    assert "--space is 'logit' but no bound is given" in capsys.readouterr().err
+    assert not (tmp_path / "screen").exists()
+
+
+def test_where_the_probe_is_saved_is_checked_before_the_screen(arguments, tmp_path, capsys):
+    assert main([*arguments, "--version", "2"]) == 2
+    assert "add --save" in capsys.readouterr().err
+    assert main([*arguments, "--save", str(tmp_path / "probes"), "--version", "1"]) == 2
+    assert "toxicity@1 already exists" in capsys.readouterr().err
+    assert not (tmp_path / "screen").exists()
+
+
+def test_paths_are_printed_as_they_are(arguments, tmp_path, capsys):
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "[bold]x:train:")
+    assert main(arguments) == 0
+    assert str(tmp_path / "[bold]x:train:" / "screen.json") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("labeller", "code"), [("letters 1", 2), ("tf-idf words and letters-in-words, fitted on letters", 2),
+                           ("tf-idf, fitted on letters", 0)]
+)  # fmt: skip
+def test_who_labelled_may_not_judge_and_a_corpus_of_the_same_name_is_nobody(
+    labeller, code, arguments, planted_probe, tmp_path, capsys
+):
+    ahead = Lookahead(
+        horizon=5,
+        labeller=labeller,
+        threshold=0.5,
+        prompts=1,
+        continuations=1,
+        tokens=1,
+        corpus_share=0.5,
+        iterations=1,
+    )
+    manifest = planted_probe.manifest.model_copy(update={"lookahead": ahead, "version": 3})
+    arguments[1] = str(save_probe(Probe(manifest=manifest, layers=planted_probe.layers), tmp_path / "ahead"))
+    assert main(arguments) == code
+    assert ("may not judge" in capsys.readouterr().err) is (code == 2)

@@ -69,3 +69,15 @@ def test_a_missing_package_names_its_extra(name, package, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ModelError, match=rf"tiller-lm\[{extra}\]"):
         SCORERS[name]()
+
+
+def test_a_text_of_signs_alone_has_no_word_to_score_but_an_emoticon_has_a_valence():
+    dots, emoticon = Vader()(["... --- !!!", ":)"])
+    assert math.isnan(dots)
+    assert emoticon > 0.5
+
+
+@pytest.mark.slow
+def test_a_row_of_dots_is_not_courteous():
+    (dots,) = AltProfanity()(["....."])
+    assert math.isnan(dots)
