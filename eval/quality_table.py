@@ -17,6 +17,7 @@ from typing import Any
 from eval.arms import Arm
 from eval.sample import TOXIC_SCORE, Sample
 from eval.statistics import Estimate, bootstrap, median, wilson
+from steering.probe import named_layers
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def method(study: dict[str, Any]) -> str:
     """What every table says of how its figures came about."""
     scorer = study["scorer"]
     return (
-        f"{study['decoding']['new_tokens']} new tokens, nucleus {study['decoding']['top_p']}, layers "
-        f"{', '.join(map(str, study['layers']))}, probe `{study['probe']}`; toxic = score above {TOXIC_SCORE} by "
+        f"{study['decoding']['new_tokens']} new tokens, nucleus {study['decoding']['top_p']}, "
+        f"{named_layers(study['layers'])}, probe `{study['probe']}`; toxic = score above {TOXIC_SCORE} by "
         f"{scorer['name']} {scorer['revision']} ({scorer['family']}; trained on {scorer['trained_on']}), continuation "
         "alone; perplexity of the continuation under the unsteered model; brackets are 95% intervals."
     )
