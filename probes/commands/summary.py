@@ -11,7 +11,7 @@ from rich.table import Table
 from steering.artefact import content_sha256
 from steering.fitted import GROUPS
 from steering.manifest import Interval, LayerReport, Manifest, Screen
-from steering.probe import Probe, ranges
+from steering.probe import Probe, named_layers, ranges
 
 NONE = "-"
 
@@ -21,20 +21,23 @@ def about(probe: Probe) -> list[str]:
     manifest = probe.manifest
     base, default, fit = manifest.base_model, manifest.default, manifest.fit
     carried = [
-        group if len(at) == len(probe.layers) else f"{group} (layers {ranges(at)})"
+        group if len(at) == len(probe.layers) else f"{group} ({named_layers(at)})"
         for group in GROUPS
         if (at := probe.layers_with(group))
     ]
-    words = [f"{name} {value:.3f}" for scores in manifest.baselines.values() for name, value in scores.items()]
+    baselines = [
+        f"{baseline}: {', '.join(f'{name} {value:.3f}' for name, value in scores.items())}"
+        for baseline, scores in manifest.baselines.items()
+    ]
     lines = [
         f"{manifest.id}: {manifest.concept}; a high logit means {manifest.positive_is}",
         f"model    {base.id} ({base.model_type}, {base.num_hidden_layers} layers of {base.hidden_size}, {base.dtype})",
         f"data     {manifest.dataset.name} ({manifest.dataset.licence}), token rule {manifest.token_rule}",
         f"fit      {_fit(manifest)}; {fit.solver}, seed {fit.seed}",
         f"default  lower {default.lower}, upper {default.upper} in {default.space}, {default.metric}, "
-        f"layers {ranges(default.layers)}",
+        f"{named_layers(default.layers)}",
         f"carries  {', '.join(carried) or 'nothing but the read-out'}",
-        f"words    lexical baseline AUROC: {', '.join(words) or 'not measured'}",
+        f"without  hidden states: {'; '.join(baselines) or 'not measured'} (AUROC, of pairs accuracy)",
         f"causal   {_causal(manifest)}",
     ]
     if manifest.lookahead is not None:

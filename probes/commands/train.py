@@ -222,7 +222,12 @@ def _run(
         shutil.rmtree(folder, ignore_errors=True)
     for each in made:
         typer.echo(str(each))
-        err.print(f"read {each / 'card.md'} for its figures and limits", soft_wrap=True, markup=False, highlight=False)
+        err.print(
+            f"read {each / 'card.html'} for its figures and limits",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
 
 
 def _require_extra() -> None:

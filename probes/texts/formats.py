@@ -132,7 +132,7 @@ def _json_lines(path: Path, file: IO[str]) -> Iterator[Record]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "unreadable"
+            reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "unreadable"
             raise CorpusError(
                 f"{path}, line {number}: not valid JSON ({reason}); expected one object per line"
             ) from None

@@ -31,7 +31,7 @@ def test_train_show_and_verify(arguments, tmp_path, capsys):
     folder = tmp_path / "out" / "seas" / "1"
     out, err = capsys.readouterr()
     assert out.strip() == str(folder)
-    assert "card.md" in err
+    assert "card.html" in err
     manifest = load_probe(folder).manifest
     assert sorted(manifest.metrics) == [1, 3]
     assert manifest.metrics[3].test.auroc > 0.9
