@@ -20,8 +20,8 @@ from eval.sample import Sample
 from steering import LanguageModel, Probe, Request, Sampling, generate
 from steering.artefact import content_sha256
 from steering.errors import InvalidRequest
-from steering.generation import encode
 from steering.identity import hash_json
+from steering.requests import encode
 from steering.scorers import Scorer
 
 NEW_TOKENS = 20

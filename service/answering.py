@@ -21,8 +21,8 @@ from service.schemas import MAX_SEED, SamplingFields, Usage
 from service.settings import Settings
 from service.steering_field import SteeringField
 from steering.errors import InvalidRequest
-from steering.generation import Completion, Request, encode
 from steering.plan import Plan
+from steering.requests import Completion, Request, encode
 from steering.sampling import Sampling
 
 Prompt = str | tuple[int, ...]

@@ -10,11 +10,12 @@ from steering.bounds import Bounds
 from steering.constraint import Constraint
 from steering.engine import Engine
 from steering.errors import TillerError
-from steering.generation import Completion, Request, generate
+from steering.generation import generate
 from steering.hooks import capture, steer
 from steering.models import LanguageModel, load_model, wrap
 from steering.plan import Plan
 from steering.probe import LayerProbe, Probe
+from steering.requests import Completion, Request
 from steering.sampling import Sampling
 from steering.slab import project, slab
 from steering.store import ProbeStore

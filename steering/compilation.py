@@ -85,7 +85,7 @@ class Compiler:
         alone = [found if len(found) == 1 and _verified(found) else [] for found in acting]
         rows = tuple(row for row, found in enumerate(acting) if len(found) > 1 and _verified(found))
         return LayerWork(
-            single=self._single(range(len(acting)), alone, layer),
+            single=self._single(range(len(acting)), alone, [layer] * len(acting)),
             joint=self._joint(rows, [acting[row] for row in rows], layer) if rows else None,
             rows=rows,
             place=torch.tensor(rows, dtype=torch.long),
@@ -96,10 +96,18 @@ class Compiler:
             acting=tuple(acting),
         )
 
-    def _single(self, rows: Sequence[int], acting: Sequence[Acting], layer: int) -> Slabs:
+    def alone(self, row: int) -> Slabs | None:
+        """The slabs of one row, its layers in the place of rows; None unless one verified slab acts at each of them."""
+        plan = self._plans[row]
+        acting = [plan.at(layer) for layer in plan.layers] if plan else []
+        if plan is None or not all(len(found) == 1 and _verified(found) for found in acting):
+            return None
+        return self._single([row] * len(acting), acting, plan.layers)
+
+    def _single(self, rows: Sequence[int], acting: Sequence[Acting], layers: Sequence[int]) -> Slabs:
         """One slab for each of `rows`; free where nothing acts. Several tensors for all, not several for each row."""
         nothing = Reading(self._zeros, 0.0, self._zeros, -math.inf, math.inf)
-        read = [found[0][1].reading(layer) if found else nothing for found in acting]
+        read = [found[0][1].reading(layer) if found else nothing for found, layer in zip(acting, layers, strict=True)]
         weight, bias, direction, low, high = zip(*read, strict=True)
         slabs = Slabs(
             weight=torch.stack(weight),
@@ -161,7 +169,7 @@ class Compiler:
         if first.bounded and len(acting[0]) > 1:
             return JointChange(self._joint(rows, acting, layer))
         if first.bounded:
-            return SlabChange(self._single(rows, acting, layer))
+            return SlabChange(self._single(rows, acting, [layer] * len(rows)))
         strength = torch.tensor([[self._strength(row, found)] for row, found in zip(rows, acting, strict=True)])
         if first.rule == "state-offset":
             return Elsewhere(strength * first.settings.coefficient != 0)

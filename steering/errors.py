@@ -13,7 +13,9 @@ TillerError                     everything Tiller raises on purpose
 │   └── UnsupportedModel        no entry in the table of architectures
 ├── SteeringNotApplied          a plan was given and its edits did not happen; no text is returned
 ├── SelfTestFailed              the loaded model does not obey its hooks
+├── DeadlineExceeded            an answer was not ready in the time its request gave it
 └── EngineUnavailable           the engine is stopped, broken or full
+    └── NotEnoughMemory         there was no memory for this request; others go on
 
 HTTP status codes belong to `service/errors.py`; this module knows nothing of them.
 """
@@ -80,6 +82,10 @@ class SelfTestFailed(TillerError):
     """The loaded model did not obey its hooks; it must not serve."""
 
 
+class DeadlineExceeded(TillerError):
+    """An answer was not ready in the time its request gave it."""
+
+
 class EngineUnavailable(TillerError):
     """The engine is stopped, has failed, or its queue is full.
 
@@ -89,3 +95,7 @@ class EngineUnavailable(TillerError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class NotEnoughMemory(EngineUnavailable):
+    """There was no memory to read this request's prompt; what else runs goes on."""

@@ -25,7 +25,7 @@ from steering.plan import Plan
 from steering.report import SteeringReport
 from steering.state_edits import StateEdits
 from steering.tables import compile_tables, steered_layers
-from steering.tally import Tally
+from steering.tally import Account, Tally
 
 PAD = -(2**31)
 """Offset of padding and of rows that have finished: never steered, never counted."""
@@ -34,7 +34,8 @@ PAD = -(2**31)
 class RowSteering:
     """Compiled plans of one batch. `plans[row]` may be None: that row is never touched.
 
-    `prompt_tokens`, the length of each row's prompt, is needed by plans that steer the first prompt token.
+    `prompt_tokens`, the length of each row's prompt, is needed by plans that steer the first prompt token. `accounts`
+    go on from earlier passes of the same rows, and are brought up to date by `settle`.
     Raises InvalidBounds when a slab is too narrow for `dtype`.
     """
 
@@ -46,6 +47,7 @@ class RowSteering:
         device: torch.device,
         dtype: torch.dtype,
         prompt_tokens: Sequence[int] | None = None,
+        accounts: Sequence[Account | None] | None = None,
     ) -> None:
         for plan in plans:
             if plan is not None:
@@ -58,7 +60,7 @@ class RowSteering:
         compiled = device.type == "cpu" and dtype == torch.float32 and self.layers
         self._one = OneToken(self._tables, rows=rows) if compiled else None
         self._layers = [self._layer(compiler.layer(layer), index) for index, layer in enumerate(self.layers)]
-        self._tally = Tally(plans, slots=self._slots, device=device)
+        self._tally = Tally(plans, slots=self._slots, device=device, accounts=accounts)
         self._states = StateEdits(plans, self.layers, device=device)
         self._rows = rows
         self._hidden_size = hidden_size
@@ -113,6 +115,10 @@ class RowSteering:
             return
         done = fold(now.pieces, self._tables, now.record) if now.pieces else now.record
         self._tally.add(done, offsets=now.offsets)
+
+    def settle(self) -> None:
+        """Bring the accounts of the rows up to date. Copies to the host."""
+        self._tally.settle()
 
     def report(self, row: int, *, finish: str = "", tokens: bool = False) -> SteeringReport | None:
         """What was done to `row` so far; None for a row without a plan. Copies to the host."""

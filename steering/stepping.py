@@ -59,7 +59,12 @@ class Stepper:
     def prefill(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Read the prompts, (batch, longest), and return float32 logits of the next token, (batch, vocab)."""
         self._mask = mask
-        return self._forward(prefill_inputs(self._model, ids, mask))
+        return self._forward(prefill_inputs(self._model, ids, mask))[:, -1]
+
+    def prefill_whole(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The same with the float32 logits of every position, (batch, longest, vocab)."""
+        self._mask = mask
+        return self._forward(prefill_inputs(self._model, ids, mask), whole=True)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Read one token per row, (batch,), and return float32 logits of the next, (batch, vocab)."""
@@ -72,7 +77,7 @@ class Stepper:
             del inputs["attention_mask"]  # a generated token is never padding
         else:
             inputs["attention_mask"] = self._mask
-        return self._forward(inputs)
+        return self._forward(inputs)[:, -1]
 
     def fork(self) -> Stepper:
         """A second batch that goes on from the same place: the cache is copied, the model shared."""
@@ -80,10 +85,11 @@ class Stepper:
         twin._cache, twin._mask = copy.deepcopy(self._cache), self._mask
         return twin
 
-    def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
+    def _forward(self, inputs: dict[str, Tensor], *, whole: bool = False) -> Tensor:
         inputs = inputs | {self._cache_name: self._cache}
-        logits: Tensor = self._model(**inputs, use_cache=True, **self._extra).logits
-        return logits[:, -1].float()
+        extra = {} if whole else self._extra
+        logits: Tensor = self._model(**inputs, use_cache=True, **extra).logits
+        return (logits if whole else logits[:, -1:]).float()
 
 
 def cache_name(model: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,11 @@ class Tables:
     """Calibration intercept, float64"""
     gave: Tensor
     """bool: the bound had to give way, since the plan's slabs do not intersect at this layer"""
+
+    def windows(self) -> Any:
+        """(rows, layers, slots, 4) int64, for compiled code: where prompt offsets begin and end, then generated ones."""
+        parts = (self.prompt, self.prompt_end, self.start, self.stop)
+        return torch.stack(parts, dim=-1).permute(2, 0, 1, 3).contiguous().numpy()
 
     def on(self, offsets: Tensor) -> Tensor:
         """Which tokens are steered, (layers, slots, batch, seq) bool, for offsets (batch, seq) on the host."""

@@ -15,12 +15,51 @@ from steering.plan import Plan
 from steering.report import ProbeReport, SteeringReport
 
 
+class Account:
+    """What was done to one row so far, wherever its next pass is run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.totals = field.blank(len(plan.constraints), device=torch.device("cpu"))
+        """(constraints, FIELDS) float64"""
+        self.scores: list[dict[str, Any]] = []
+        """Of every token read, if they are wanted"""
+
+    def report(self, *, finish: str, tokens: bool) -> SteeringReport:
+        """The totals in words and probabilities."""
+        totals = self.totals.tolist()
+        return SteeringReport(
+            applied=self.plan.mode == "enforce",
+            probes={
+                constraint.probe.id: _probe_report(
+                    totals[slot], promised=self.plan.promises(slot), calibrated=constraint.probe.manifest.calibrated
+                )
+                for slot, constraint in enumerate(self.plan.constraints)
+            },
+            layers=self.plan.layers,
+            warnings=self.plan.warnings,
+            finish=finish,
+            tokens=self.scores if tokens else None,
+        )
+
+
 class Tally:
     """Totals of a batch over all forward passes, (rows, slots, FIELDS)."""
 
-    def __init__(self, plans: Sequence[Plan | None], *, slots: int, device: torch.device) -> None:
-        self._plans = list(plans)
+    def __init__(
+        self,
+        plans: Sequence[Plan | None],
+        *,
+        slots: int,
+        device: torch.device,
+        accounts: Sequence[Account | None] | None = None,
+    ) -> None:
+        """`accounts` go on where earlier passes of the same rows ended; `settle` brings them up to date."""
+        self._accounts = list(accounts) if accounts else [plan and Account(plan) for plan in plans]
         self.totals = field.blank(len(plans), slots, device=device)
+        for row, account in enumerate(self._accounts):
+            if account is not None:
+                self.totals[row, : len(account.totals)] = account.totals.to(device)
         self._history: list[tuple[Tensor, Tensor]] | None = None
 
     def keep_tokens(self) -> None:
@@ -41,39 +80,39 @@ class Tally:
 
     def report(self, row: int, *, finish: str, tokens: bool) -> SteeringReport | None:
         """The totals of one row; None for a row without a plan. Copies to the host."""
-        plan = self._plans[row]
-        if plan is None:
+        account = self._accounts[row]
+        if account is None:
             return None
-        totals = self.totals[row].tolist()
-        return SteeringReport(
-            applied=plan.mode == "enforce",
-            probes={
-                constraint.probe.id: _probe_report(
-                    totals[slot], promised=plan.promises(slot), calibrated=constraint.probe.manifest.calibrated
-                )
-                for slot, constraint in enumerate(plan.constraints)
-            },
-            layers=plan.layers,
-            warnings=plan.warnings,
-            finish=finish,
-            tokens=self._token_scores(row, plan.constraints) if tokens else None,
-        )
+        self.settle()
+        return account.report(finish=finish, tokens=tokens)
 
-    def _token_scores(self, row: int, constraints: Sequence[Constraint]) -> list[dict[str, Any]]:
-        scores = []
-        for offsets, record in self._history or ():
-            read = record[row, :, :, field.TOKENS] > 0
-            values = torch.sigmoid(record[row, :, :, : field.MAX_POST + 1])
-            for column in read.any(dim=-1).nonzero().flatten().tolist():
-                pairs = {
-                    constraint.probe.id: values[column, slot].tolist()
-                    if constraint.probe.manifest.calibrated
-                    else [None, None]
-                    for slot, constraint in enumerate(constraints)
-                    if read[column, slot]
-                }
-                scores.append({"offset": int(offsets[min(row, len(offsets) - 1), column]), "probes": pairs})
-        return scores
+    def settle(self) -> None:
+        """Bring the accounts up to date. Copies to the host."""
+        for row, account in enumerate(self._accounts):
+            if account is not None:
+                account.totals.copy_(self.totals[row, : len(account.totals)])
+                for offsets, record in self._history or ():
+                    at = offsets[min(row, len(offsets) - 1)]
+                    account.scores += token_scores(account.plan.constraints, at, record[row])
+        if self._history is not None:
+            self._history.clear()
+
+
+def token_scores(constraints: Sequence[Constraint], offsets: Tensor, record: Tensor) -> list[dict[str, Any]]:
+    """The probabilities of one row's tokens in one pass: `offsets` (seq,), `record` (seq, slots, FIELDS)."""
+    scores = []
+    read = record[:, :, field.TOKENS] > 0
+    values = torch.sigmoid(record[:, :, : field.MAX_POST + 1])
+    for column in read.any(dim=-1).nonzero().flatten().tolist():
+        pairs = {
+            constraint.probe.id: values[column, slot].tolist()
+            if constraint.probe.manifest.calibrated
+            else [None, None]
+            for slot, constraint in enumerate(constraints)
+            if read[column, slot]
+        }
+        scores.append({"offset": int(offsets[column]), "probes": pairs})
+    return scores
 
 
 def _probe_report(total: list[float], *, promised: bool, calibrated: bool) -> ProbeReport:

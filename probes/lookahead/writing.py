@@ -19,10 +19,12 @@ from pathlib import Path
 from probes.errors import HarvestError
 from probes.lookahead.prompts import Prompts
 from steering.artefact import content_sha256
-from steering.generation import Request, encode, end_tokens, generate
+from steering.generation import generate
 from steering.models import LanguageModel
 from steering.plan import Plan
+from steering.requests import Request, encode
 from steering.sampling import Sampling
+from steering.writing import end_tokens
 
 
 @dataclass(frozen=True)

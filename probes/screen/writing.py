@@ -14,10 +14,10 @@ from torch import Tensor
 
 from probes.screen.nucleus import draw
 from probes.screen.question import TOP_P, Arm, Question
-from steering.generation import end_tokens
 from steering.hooks import steer
 from steering.rows import PAD, RowSteering
 from steering.stepping import Stepper, left_pad
+from steering.writing import end_tokens
 
 
 @dataclass(frozen=True, eq=False)

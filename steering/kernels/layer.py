@@ -80,35 +80,45 @@ class Vectors:
         return place
 
 
+def single_figures(
+    slabs: Slabs, *, acts: Tensor, slot: Tensor, scale: Tensor, shift: Tensor, gave: Tensor
+) -> tuple[NDArray[np.float64], Array]:
+    """One slab per row as `steering.kernels.single` reads it: figures (rows, 16) and vectors (n, hidden_size).
+
+    The seq axis of `slabs` is 1. `acts` (rows,) says which rows have a slab, `slot` in which slot; `scale`, `shift`
+    and `gave` are (slots, rows).
+    """
+    rows = len(slabs.low)
+    at = slot.unsqueeze(0)
+    columns = (
+        slabs.bias,
+        slabs.low,
+        slabs.high,
+        slabs.strength,
+        slabs.max_dose,
+        slabs.bias.abs() + finite(slabs.low).abs() + finite(slabs.high).abs(),
+        slabs.direction.norm(dim=-1),
+        scale.gather(0, at),
+        shift.gather(0, at),
+        slabs.promised,
+        gave.gather(0, at),
+        slot,
+        acts,
+    )
+    vectors = Vectors()
+    weight, direction = slabs.weight[:, 0].numpy(), slabs.direction[:, 0].numpy()
+    square = (weight.astype(np.float64) ** 2).sum(axis=1)
+    shared = vectors.share(weight, direction, 1 / np.where(square > 0, square, 1.0))
+    figures = np.stack([column.reshape(rows).numpy() for column in columns], axis=1, dtype=np.float64)
+    return np.concatenate([figures, shared], axis=1), vectors.stacked()
+
+
 class SingleKernel:
     """One slab per row. Holds copies of what `slabs`, whose seq axis is 1, says of each row."""
 
     def __init__(self, slabs: Slabs, *, acts: Tensor, slot: Tensor, scale: Tensor, shift: Tensor, gave: Tensor) -> None:
-        """`acts` (rows,) says which rows have a slab, `slot` in which slot; `scale`, `shift`, `gave` (slots, rows)."""
-        rows = len(slabs.low)
-        at = slot.unsqueeze(0)
-        columns = (
-            slabs.bias,
-            slabs.low,
-            slabs.high,
-            slabs.strength,
-            slabs.max_dose,
-            slabs.bias.abs() + finite(slabs.low).abs() + finite(slabs.high).abs(),
-            slabs.direction.norm(dim=-1),
-            scale.gather(0, at),
-            shift.gather(0, at),
-            slabs.promised,
-            gave.gather(0, at),
-            slot,
-            acts,
-        )
-        vectors = Vectors()
-        weight, direction = slabs.weight[:, 0].numpy(), slabs.direction[:, 0].numpy()
-        square = (weight.astype(np.float64) ** 2).sum(axis=1)
-        shared = vectors.share(weight, direction, 1 / np.where(square > 0, square, 1.0))
-        figures = np.stack([column.reshape(rows).numpy() for column in columns], axis=1, dtype=np.float64)
-        self._figures = np.concatenate([figures, shared], axis=1)
-        self._vectors = vectors.stacked()
+        """As in `single_figures`."""
+        self._figures, self._vectors = single_figures(slabs, acts=acts, slot=slot, scale=scale, shift=shift, gave=gave)
 
     def by_address(self, *, on: Any, record: Any) -> ByAddress:
         """The quick form for passes of one token, whose `on` (slots, rows, 1) and `record` stay in one place."""

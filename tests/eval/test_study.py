@@ -16,7 +16,7 @@ from eval.grid import controller_arms, usable
 from eval.study import NEW_TOKENS, TOP_P, Study, run_arm, run_study
 from steering import Request, Sampling, generate
 from steering.controllers.base import Settings
-from steering.generation import encode
+from steering.requests import encode
 
 
 def test_every_controller_and_its_placebo_write_every_prompt(fitted_study: Study, tmp_path: Path) -> None:

@@ -1,0 +1,6 @@
+"""The engine: continuous batching, one plan per row, on attention and recurrent caches alike."""
+
+from steering.engine.engine import Engine
+from steering.engine.job import Listener, News, Priority
+
+__all__ = ["Engine", "Listener", "News", "Priority"]

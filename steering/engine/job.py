@@ -1,0 +1,107 @@
+"""One request on its way through an engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Literal
+
+from steering.choosing import Chooser
+from steering.engine.steered import Steered
+from steering.errors import DeadlineExceeded
+from steering.models import LanguageModel
+from steering.requests import Completion, Request, TokenLogprob
+from steering.writing import Writing
+
+Priority = Literal["live", "background"]
+"""`background` is taken only when nothing `live` waits: for evaluation beside traffic."""
+
+
+@dataclass(frozen=True)
+class News:
+    """One new token of a row, as its listener is told."""
+
+    token_id: int
+    text: str
+    """What has become certain of the text; may be empty, and belong to earlier tokens"""
+    logprob: TokenLogprob | None
+    finish_reason: str | None
+    """Of the last token only"""
+
+
+Listener = Callable[[News], None]
+"""Called in the engine's thread, so it must return at once; what it raises ends its row."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A request with all that was made from it when it was submitted."""
+
+    request: Request
+    prompt: list[int]
+    steered: Steered
+    writing: Writing
+    chooser: Chooser
+    priority: Priority = "live"
+    deadline: float | None = None
+    """When it is too late, on the monotonic clock"""
+    listener: Listener | None = None
+    answer: Future[Completion] = field(default_factory=Future)
+    """Never marked as running, so that it can be cancelled between any two steps"""
+    read: int = 0
+    """Tokens of the row that are in the cache"""
+    began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(
+        cls, lm: LanguageModel, request: Request, prompt: list[int], *, priority: Priority, listener: Listener | None
+    ) -> Job:
+        """Prepare a request, as far as that needs no neighbours."""
+        steered = Steered.of(request.plan, lm, prompt_tokens=len(prompt), token_scores=request.token_scores)
+        writing, chooser = Writing(lm, request, prompt), Chooser(request.sampling, prompt)
+        return cls(request, prompt, steered, writing, chooser, priority=priority, listener=listener)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens it will hold at most, prompt and continuation."""
+        return len(self.prompt) + self.request.sampling.max_tokens
+
+    @property
+    def offset(self) -> int:
+        """Of the generated token that is read next: 0 for the first."""
+        return len(self.writing.token_ids) - 1
+
+    def is_over(self) -> bool:
+        """Whether nobody waits any longer. A job whose deadline has passed is told so."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            self.fail(
+                DeadlineExceeded(
+                    f"the answer was not ready after {time.monotonic() - self.began:.1f} seconds, of which this request "
+                    f"has {self.deadline - self.began:g}; ask for fewer tokens, or give it more time"
+                )
+            )
+        return self.answer.done()
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error, unless it has ended."""
+        if self._may_answer():
+            self.answer.set_exception(error)
+
+    def tell(self, token: int) -> None:
+        """Tell the listener of the token just taken."""
+        if self.listener is None:
+            return
+        writing = self.writing
+        logprob = writing.logprobs[-1] if writing.logprobs else None
+        self.listener(News(token, writing.news(), logprob, writing.finish_reason))
+
+    def finish(self, completion: Completion) -> None:
+        """Answer, unless it was cancelled meanwhile."""
+        if self._may_answer():
+            self.answer.set_result(completion)
+
+    def _may_answer(self) -> bool:
+        """From here on it cannot be cancelled."""
+        return not self.answer.done() and self.answer.set_running_or_notify_cancel()
