@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from steering.choosing import Chooser, choose
 from steering.controllers.state_offset import held
 from steering.errors import InvalidRequest, PromptTooLong
 from steering.hooks import steer
@@ -18,7 +19,7 @@ from steering.models import LanguageModel
 from steering.plan import Plan
 from steering.report import SteeringReport
 from steering.rows import PAD, RowSteering
-from steering.sampling import Sampler, Sampling
+from steering.sampling import Sampling
 from steering.stepping import Stepper, left_pad
 
 
@@ -50,11 +51,11 @@ class Completion:
     """What became of one row."""
 
     text: str
-    """The continuation alone, cut before a stop string."""
+    """The continuation alone, cut before a stop string or a stop token."""
     token_ids: list[int]
-    """All new tokens, the end-of-text token included when it was drawn."""
+    """All new tokens, the end-of-text or stop token included when it was drawn."""
     finish_reason: str
-    """`stop` (end of text or a stop string) or `length`."""
+    """`stop` (end of text, a stop string or a stop token) or `length`."""
     prompt_tokens: int
     steering: SteeringReport | None
     """None when the row had no plan."""
@@ -105,6 +106,8 @@ def generate(
     prompts = [encode(lm, row.prompt, max_tokens=row.sampling.max_tokens) for row in requests]
     rows = [_Row(lm, request, prompt) for request, prompt in zip(requests, prompts, strict=True)]
     plans = [row.plan for row in requests]
+    for request in requests:
+        request.sampling.check_vocabulary(lm.vocabulary)
     for plan in plans:
         if plan is not None:
             plan.check_model(lm.model)
@@ -117,7 +120,7 @@ def generate(
     )
     if any(row.token_scores for row in requests):
         steering.keep_tokens()
-    sampler = Sampler([row.sampling for row in requests])
+    choosers = [Chooser(row.sampling, prompt) for row, prompt in zip(requests, prompts, strict=True)]
     stepper = Stepper(lm.model)
     ids, mask = left_pad(prompts, pad_token_id=lm.tokenizer.pad_token_id, device=lm.device)
     with steer(lm.model, steering.controllers()):
@@ -125,8 +128,8 @@ def generate(
         logits = stepper.prefill(ids, mask)
         for step in range(max(row.sampling.max_tokens for row in requests)):
             steering.collect()
-            tokens = sampler(logits)
-            for row, token in zip(rows, tokens.tolist(), strict=True):
+            tokens = [_chosen(token) for token in choose(choosers, logits)]
+            for row, token in zip(rows, tokens, strict=True):
                 row.take(token)
             running = [row.finish_reason is None for row in rows]
             on_step(sum(running))
@@ -134,8 +137,14 @@ def generate(
                 break
             steering.begin(torch.tensor([[step if alive else PAD] for alive in running]))
             with held(lm.model, stepper.cache, steering.state_edits()):
-                logits = stepper.step(tokens)
+                logits = stepper.step(torch.tensor(tokens, device=logits.device))
     return [row.complete(steering.report(at, finish=row.reason, tokens=row.scores)) for at, row in enumerate(rows)]
+
+
+def _chosen(token: int | InvalidRequest) -> int:
+    if isinstance(token, InvalidRequest):
+        raise token
+    return token
 
 
 def prompt_offsets(mask: torch.Tensor) -> torch.Tensor:
@@ -173,8 +182,10 @@ class _Row:
         """Append one token, unless the row has ended."""
         if self.finish_reason is not None:
             return
+        if token in self._sampling.stop_ids:
+            self._text = self._decode()
         self._new.append(token)
-        if token in self._ends:
+        if token in self._ends or self._text is not None:
             self.finish_reason = "stop"
             return
         if self._sampling.stop:
