@@ -45,6 +45,11 @@ class LanguageModel:
         return dtype
 
     @property
+    def vocabulary(self) -> int:
+        """How many token ids have a logit: those from 0 to one less."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
     def context(self) -> int | None:
         """Tokens the model was built for, prompt and continuation together; None for an unbounded recurrence."""
         config = text_config(self.model)

@@ -5,7 +5,7 @@
 This draws from the nucleus (the smallest set of the likeliest tokens whose probability reaches top_p, renormalised).
 The noise belongs to the row, the step and the token, whatever the arm, so two arms draw different tokens with
 probability at most 2 TV / (1 + TV), TV being the total variation distance of their nuclei (Daliri, Musco and Suresh,
-arXiv 2408.07978). The draw of `steering.sampling`, one uniform number through the inverse of the cumulative
+arXiv 2408.07978). The draw of `steering.choosing`, one uniform number through the inverse of the cumulative
 distribution, is as right for one text but parts two of them far sooner, since every boundary before the token moves:
 it left 2 of 100 texts alone where this leaves 30 to 60. A pair that parts by chance is noise in every figure.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 
 import steering.generation
 from steering import Constraint, LanguageModel, Plan, Request, Sampling, generate
@@ -186,10 +185,10 @@ def test_hooks_that_are_not_attached_are_an_error_and_never_unsteered_text(
 def test_a_failure_in_the_model_is_500_without_path_or_trace(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def explode(*args: object) -> torch.Tensor:
+    def explode(*args: object) -> list[int]:
         raise RuntimeError(f"broken in {__file__}")
 
-    monkeypatch.setattr(steering.generation.Sampler, "__call__", explode)
+    monkeypatch.setattr(steering.generation, "choose", explode)
     reply = client.post("/generate", json=ASK)
     assert reply.status_code == 500
     assert reply.json()["error"]["code"] == "internal_error"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -19,17 +21,13 @@ def test_an_arm_writes_what_generate_writes_with_the_same_draws(arm, ask, plante
     question = ask(planted_probe, prompts=24, batch=9)
     rows = range(len(question.prompts))
 
-    class Drawing:
-        """In place of the sampler of `generate`, which goes step by step through the whole batch."""
+    steps = itertools.count()
 
-        def __init__(self, settings):
-            self.step = -1
+    def drawing(choosers, logits):
+        """In place of `choose` of `generate`, which goes step by step through the whole batch."""
+        return draw(logits, rows=rows, step=next(steps), seed=question.seed, top_p=TOP_P).tolist()
 
-        def __call__(self, logits):
-            self.step += 1
-            return draw(logits, rows=rows, step=self.step, seed=question.seed, top_p=TOP_P)
-
-    monkeypatch.setattr("steering.generation.Sampler", Drawing)
+    monkeypatch.setattr("steering.generation.choose", drawing)
     requests = [
         Request(prompt, Sampling(max_tokens=question.new_tokens), question.plan(arm, row))
         for row, prompt in enumerate(question.prompts)
