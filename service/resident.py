@@ -45,7 +45,7 @@ def load(settings: Settings, *, say: Callable[[str], None] = lambda line: None) 
     lm = load_model(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
     folder = settings.probe_folder()
     probes = ProbeStore() if folder is None else ProbeStore.open(folder, lm, level=settings.probe_compat)
-    return Loaded(Engine(lm, max_batch=settings.max_batch, max_queue=settings.max_queue), probes)
+    return Loaded(Engine(lm, slots=settings.max_batch, max_queue=settings.max_queue), probes)
 
 
 class Resident:

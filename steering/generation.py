@@ -36,6 +36,7 @@ def generate(
     rows = [Writing(lm, request, prompt) for request, prompt in zip(requests, prompts, strict=True)]
     choosers = [Chooser(row.sampling, prompt) for row, prompt in zip(requests, prompts, strict=True)]
     for row in requests:
+        row.sampling.check_vocabulary(lm.vocabulary)
         if row.plan is not None:
             row.plan.check_model(lm.model)
     steering = RowSteering(
@@ -63,9 +64,7 @@ def generate(
             with held(lm.model, stepper.cache, steering.state_edits()):
                 logits = stepper.step(torch.tensor(fed, device=lm.device))
     return [
-        row.complete(
-            steering.report(at, finish=row.finish_reason or "length", tokens=requests[at].token_scores)
-        )
+        row.complete(steering.report(at, finish=row.finish_reason or "length", tokens=requests[at].token_scores))
         for at, row in enumerate(rows)
     ]
 

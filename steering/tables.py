@@ -40,7 +40,7 @@ class Tables:
     """bool: the bound had to give way, since the plan's slabs do not intersect at this layer"""
 
     def windows(self) -> Any:
-        """(rows, layers, slots, 4) int64, for compiled code: where prompt offsets begin and end, then generated ones."""
+        """(rows, layers, slots, 4) int64, for compiled code: begin, end of prompt offsets and of generated ones."""
         parts = (self.prompt, self.prompt_end, self.start, self.stop)
         return torch.stack(parts, dim=-1).permute(2, 0, 1, 3).contiguous().numpy()
 

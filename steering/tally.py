@@ -55,7 +55,7 @@ class Tally:
         accounts: Sequence[Account | None] | None = None,
     ) -> None:
         """`accounts` go on where earlier passes of the same rows ended; `settle` brings them up to date."""
-        self._accounts = list(accounts) if accounts else [plan and Account(plan) for plan in plans]
+        self._accounts = list(accounts) if accounts else [None if plan is None else Account(plan) for plan in plans]
         self.totals = field.blank(len(plans), slots, device=device)
         for row, account in enumerate(self._accounts):
             if account is not None:
@@ -105,9 +105,7 @@ def token_scores(constraints: Sequence[Constraint], offsets: Tensor, record: Ten
     values = torch.sigmoid(record[:, :, : field.MAX_POST + 1])
     for column in read.any(dim=-1).nonzero().flatten().tolist():
         pairs = {
-            constraint.probe.id: values[column, slot].tolist()
-            if constraint.probe.manifest.calibrated
-            else [None, None]
+            constraint.probe.id: values[column, slot].tolist() if constraint.probe.manifest.calibrated else [None, None]
             for slot, constraint in enumerate(constraints)
             if read[column, slot]
         }

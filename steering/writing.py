@@ -117,8 +117,9 @@ class Writing:
 
     def _grow(self, *, whole: bool = False) -> None:
         """Decode the tokens that have not been read yet, unless their last character is unfinished."""
-        before = self._decode(self._tokens[self._from : self._read]).rstrip(_UNFINISHED)
-        now = self._decode(self._tokens[self._from :])
+        before, now = self._decode(self._tokens[self._from : self._read]), self._decode(self._tokens[self._from :])
+        if not now.startswith(before):  # a character that was unfinished has been finished
+            before = before.rstrip(_UNFINISHED)
         if len(now) > len(before) and (whole or not now.endswith(_UNFINISHED)):
             self._text += now[len(before) :]
             self._from, self._read = self._read, len(self._tokens)

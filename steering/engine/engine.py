@@ -7,22 +7,20 @@ waits for the slowest of a batch, and a long prompt, read in chunks, delays othe
              n ... n+m-1         short prompts, read in one pass; from then on they write
              `slots`             one long prompt, chunk by chunk; then its row moves to n
 
-Each row has its own plan, sampling, seed and account, and no row can feel another. What fails in a row ends that row: NaN
-logits, a listener that raises, no memory for a prompt. A failure of a pass ends the engine: everybody is told.
+Each row has its own plan, sampling, seed and account, and no row can feel another. What fails in a row ends that row:
+NaN logits, a listener that raises, no memory for a prompt. A failure of a pass ends the engine: everybody is told.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import Future
 from itertools import chain
 
-from torch import OutOfMemoryError
+from torch import OutOfMemoryError, Tensor
 
 from steering.choosing import choose
 from steering.engine.job import Job, Listener, Priority
-from steering.engine.masks import slot_attention
 from steering.engine.runner import Runner
 from steering.engine.waiting import Room, Waiting
 from steering.errors import EngineUnavailable, NotEnoughMemory, PromptTooLong, TillerError
@@ -68,8 +66,7 @@ class Engine:
         self._short_turn = True
         self._closing, self._stopping = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
-        with slot_attention(lm.model):
-            self._runner = Runner(lm, slots=slots + 1, row_tokens=self.row_tokens)
+        self._runner = Runner(lm, slots=slots + 1, row_tokens=self.row_tokens)
         self._thread = threading.Thread(target=self._run, name="tiller-engine", daemon=True)
         self._thread.start()
 
@@ -112,8 +109,8 @@ class Engine:
     ) -> Future[Completion]:
         """Queue a request that has been checked first. Its future can be cancelled at any time, between two steps.
 
-        After `seconds` its answer is DeadlineExceeded. `listener` is told every token. Raises InvalidRequest and its kin
-        at once, EngineUnavailable when the queue is full or the engine has ended.
+        After `seconds` its answer is DeadlineExceeded. `listener` is told every token. Raises InvalidRequest and its
+        kin at once, EngineUnavailable when the queue is full or the engine has ended.
         """
         job = Job.of(self.lm, request, self._checked(request), priority=priority, listener=listener)
         if seconds is not None:
@@ -154,6 +151,7 @@ class Engine:
                 "(--row-tokens)",
                 param="prompt",
             )
+        request.sampling.check_vocabulary(self.lm.vocabulary)
         if request.plan is not None:
             request.plan.check_representable(self.lm.dtype)
             request.plan.check_model(self.lm.model)
@@ -165,9 +163,8 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            with slot_attention(self.lm.model):
-                while self._turn():
-                    pass
+            while self._turn():
+                pass
         except BaseException as failure:
             self._failure = failure
         finally:
@@ -185,12 +182,11 @@ class Engine:
         """Read some of the prompts that wait, then write a token in every row; False when all is done."""
         if self._stopping.is_set():
             return False
-        if not self.running:
-            if not len(self._waiting):
-                if self._closing.is_set():
-                    return False
-                self._waiting.wait()
-                return True
+        if not self.running and not len(self._waiting):
+            if self._closing.is_set():
+                return False
+            self._waiting.wait()
+            return True
         self._waiting.sweep()
         self._drop_those_over()
         self._read_prompts()
@@ -312,7 +308,7 @@ class Engine:
             job.read += 1
         self._take(0, logits)
 
-    def _take(self, first: int, logits: object) -> None:
+    def _take(self, first: int, logits: Tensor) -> None:
         """Draw the next token of the rows from `first` on; those that end with it leave."""
         jobs = self._rows[first:]
         drawn = choose([job.chooser for job in jobs], logits)

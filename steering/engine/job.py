@@ -78,8 +78,8 @@ class Job:
         if self.deadline is not None and time.monotonic() > self.deadline:
             self.fail(
                 DeadlineExceeded(
-                    f"the answer was not ready after {time.monotonic() - self.began:.1f} seconds, of which this request "
-                    f"has {self.deadline - self.began:g}; ask for fewer tokens, or give it more time"
+                    f"the answer was not ready within the {self.deadline - self.began:g} seconds this request has; "
+                    "ask for fewer tokens, or give it more time"
                 )
             )
         return self.answer.done()

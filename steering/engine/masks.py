@@ -32,18 +32,16 @@ def _own_eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
-def _sdpa(**asked: Any) -> Tensor | None:
+def _sdpa(**asked: Any) -> Any:
     return _allowed(**asked) if _by_row(asked) else sdpa_mask(**asked)
 
 
-def _eager(**asked: Any) -> Tensor | None:
+def _eager(**asked: Any) -> Any:
     if not _by_row(asked):
         return eager_mask(**asked)
     dtype: torch.dtype = asked["dtype"]
     allowed = _allowed(**asked)
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
-        ~allowed, torch.finfo(dtype).min
-    )
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
 _KINDS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -74,7 +72,7 @@ def slot_attention(model: nn.Module) -> Iterator[None]:
         _switch(model, kind)
 
 
-def _switch(model: nn.Module, name: str) -> None:
+def _switch(model: Any, name: str) -> None:
     for config in (model.config, text_config(model)):
         config._attn_implementation = name
 

@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from steering.architectures import state_kind
 from steering.controllers.state_offset import held
+from steering.engine.masks import slot_attention
 from steering.engine.slots import SlotCache, SlotState
 from steering.engine.steered import SlotSteering
 from steering.hooks import steer
@@ -80,7 +81,7 @@ class Runner:
         return (logits if whole else logits[:, -1]).float()
 
     def _call(self, inputs: dict[str, Any]) -> Tensor:
-        with torch.inference_mode():
+        with torch.inference_mode(), slot_attention(self.lm.model):
             logits: Tensor = self.lm.model(**inputs, use_cache=True).logits
         return logits
 

@@ -60,20 +60,21 @@ class Window:
         return [held + new for held, new in zip(self.lengths, self.new, strict=True)]
 
 
-class SlotAttention(DynamicLayer):
+class SlotAttention(DynamicLayer):  # type: ignore[misc]
     """Keys and values of one layer, (slots, heads, row_tokens, head_dim)."""
 
     is_compileable = False
 
     def __init__(self, window: Window, like: DynamicLayer, *, slots: int, row_tokens: int) -> None:
         super().__init__()
-        assert like.keys is not None and like.values is not None
         self.window = window
         self.is_sliding = like.is_sliding
         self.device, self.is_initialized = like.keys.device, True
         self.keys, self.values = (_slots(part, slots, row_tokens) for part in (like.keys, like.values))
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Store the new (rows, heads, width, head_dim), padding excepted; all that the rows hold, and what is stale."""
         window = self.window
         keys, values = self.keys[window.rows], self.values[window.rows]
@@ -106,7 +107,7 @@ class SlotAttention(DynamicLayer):
         self.values[slot].zero_()
 
 
-class SlotState(LinearAttentionLayer):
+class SlotState(LinearAttentionLayer):  # type: ignore[misc]
     """Convolution and recurrent states of one layer, (slots, ...) each."""
 
     is_compileable = False
@@ -175,7 +176,7 @@ class SlotBoth(SlotState, SlotAttention):
         SlotAttention.clear(self, slot)
 
 
-class SlotCache(Cache):
+class SlotCache(Cache):  # type: ignore[misc]
     """All layers of a model; `open` before every pass."""
 
     def __init__(self, like: DynamicCache, *, slots: int, row_tokens: int) -> None:

@@ -1,9 +1,9 @@
 """Steering of slots: rows join, move and leave between passes, each with its own plan and its own account.
 
 Plans of single verified slabs, in a float32 stream on the CPU, go through tables that are only written where a row
-changes (`steering.kernels.slots`). When a pass holds a row that needs more (joint slabs, other rules, a placebo, another
-dtype or device), that whole pass goes through `steering.rows`, compiled when its rows change. Which way it goes is
-invisible in the result: both are the same rules, and what was done to a row is kept in its account.
+changes (`steering.kernels.slots`). When a pass holds a row that needs more (joint slabs, other rules, a placebo,
+another dtype or device), that whole pass goes through `steering.rows`, compiled when its rows change. Which way it goes
+is invisible in the result: both are the same rules, and what was done to a row is kept in its account.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SlotSteering:
         """Take the row of one slot to another, which is free."""
         self._settle()
         for rows in (self._rows, self._accounts):
-            rows[target], rows[source] = rows[source], None  # type: ignore[index,assignment]
+            rows[target], rows[source] = rows[source], None  # type: ignore[assignment]
         self._tables.move(source, target)
 
     def leave(self, slot: int) -> None:
@@ -150,7 +150,7 @@ class SlotSteering:
             if row is not None and account is not None and row.figures is not None:  # it was placed, until now
                 account.totals.copy_(torch.from_numpy(self._tables.totals[first + at, : len(account.totals)]))
         general = RowSteering(
-            [row and row.plan for row in rows],
+            [None if row is None else row.plan for row in rows],
             hidden_size=self._lm.info.hidden_size,
             device=self._lm.device,
             dtype=self._lm.dtype,

@@ -47,9 +47,7 @@ class Waiting:
         """Queue a job. Raises EngineUnavailable when too many wait."""
         with self._changed:
             if sum(map(len, self._queues.values())) >= self._most:
-                raise EngineUnavailable(
-                    f"{self._most} requests are waiting already; try again later", retry_after=1.0
-                )
+                raise EngineUnavailable(f"{self._most} requests are waiting already; try again later", retry_after=1.0)
             self._queues[job.priority].append(job)
             self._changed.notify()
 
@@ -87,7 +85,9 @@ class Waiting:
                         else:
                             passed.append(jobs.popleft())
                             continue
-                    elif (len(short) + 1) * max(len(job.prompt), *(len(other.prompt) for other in short), 1) > room.area:
+                    elif (len(short) + 1) * max(
+                        len(job.prompt), *(len(other.prompt) for other in short), 1
+                    ) > room.area:
                         break
                     else:
                         short.append(job)

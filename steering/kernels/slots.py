@@ -145,7 +145,9 @@ class SlotTables:
             return []
         if seq == 1:
             self._address(first, rows)
-        return sorted({int(layer) for slot, plan in self._placed.items() if slot in self._range for layer in plan.layers})
+        return sorted(
+            {int(layer) for slot, plan in self._placed.items() if slot in self._range for layer in plan.layers}
+        )
 
     def project(self, layer: int, resid: Tensor) -> Tensor:
         """The steered copy of a contiguous float32 `resid` (rows, seq, hidden_size) at one layer."""
@@ -155,7 +157,12 @@ class SlotTables:
             return out
         out = torch.empty_like(resid)
         single.project_rows(
-            resid.numpy(), out.numpy(), self._vectors[layer], self._figures[layer, self._rows], self._on[layer], self.record
+            resid.numpy(),
+            out.numpy(),
+            self._vectors[layer],
+            self._figures[layer, self._rows],
+            self._on[layer],
+            self.record,
         )
         return out
 
@@ -168,12 +175,14 @@ class SlotTables:
         return range(self._rows.start, self._rows.stop)
 
     def _address(self, first: int, rows: int) -> None:
-        layers, slots, _ = self._figures.shape
+        layers = len(self._figures)
         sizes = (rows, self._vectors.shape[2], CONSTRAINTS, self._vectors.shape[1], field.FIELDS)
         every = np.arange(layers)
         self._calls[:, :5] = sizes
         self._calls[:, 5] = self._vectors.ctypes.data + every * self._vectors.strides[0]
-        self._calls[:, 6] = self._figures.ctypes.data + every * self._figures.strides[0] + first * self._figures.strides[1]
+        self._calls[:, 6] = (
+            self._figures.ctypes.data + every * self._figures.strides[0] + first * self._figures.strides[1]
+        )
         self._calls[:, 7] = self._on.ctypes.data + every * self._on.strides[0]
         self._calls[:, 8] = self.record.ctypes.data
 

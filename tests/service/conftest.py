@@ -51,7 +51,7 @@ def serve_model(lm: LanguageModel, probes: list[Probe], **settings: Any) -> Iter
     """A ready server of `lm`."""
     chosen = Settings(**settings)
     app = create_app(
-        lambda: Loaded(Engine(lm, max_batch=chosen.max_batch, max_queue=chosen.max_queue), ProbeStore(probes)), chosen
+        lambda: Loaded(Engine(lm, slots=chosen.max_batch, max_queue=chosen.max_queue), ProbeStore(probes)), chosen
     )
     with run_app(app) as client:
         wait_until_ready(client)
