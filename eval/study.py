@@ -83,7 +83,7 @@ def _run_batch(study: Study, arm: Arm, rows: Sequence[tuple[int, tuple[str, int,
         for at, (_, _, text) in rows
     ]
     done = generate(study.lm, requests)
-    scores = study.scorer([completion.text for completion in done])
+    scores = study.scorer.score([completion.text for completion in done])
     pairs = [
         (encode(study.lm, text, max_tokens=NEW_TOKENS), completion.token_ids)
         for (_, (_, _, text)), completion in zip(rows, done, strict=True)
