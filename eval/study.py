@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.arms import Arm
-from eval.fluency import conditional_perplexity, repetition
+from eval.fluency import conditional_perplexity
+from eval.metrics import repetition
 from eval.sample import Sample
 from steering import LanguageModel, Probe, Request, Sampling, generate
 from steering.artefact import content_sha256
