@@ -142,6 +142,7 @@ def text_figures(records: Sequence[Record], scorer: str) -> TextFigures:
     return TextFigures(
         perplexity=median(np.asarray(perplexities)) if perplexities else math.nan,
         repetition=mean_score([record.repetition for record in records]),
+        compression=compression_ratio([record.continuation for record in records]),
         length=mean_length([record.token_ids for record in records]),
         unscored=mean_score([float(math.isnan(score)) for score in scores_of(records, scorer)]),
     )

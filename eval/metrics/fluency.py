@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 
 def perplexity(logprob_sum: float, tokens: int) -> float:
@@ -31,13 +31,13 @@ def pooled_perplexity(logprob_sums: Sequence[float], tokens: Sequence[int]) -> f
     return perplexity(math.fsum(logprob_sums), sum(tokens))
 
 
-def repetition(token_ids: Sequence[int], *, n: int = 4) -> float:
+def repetition(token_ids: Sequence[Hashable], *, n: int = 4) -> float:
     """seq-rep-n: share of the n-grams of one text that came before; NaN when it is shorter than n."""
     grams = list(_grams(token_ids, n))
     return 1.0 - len(set(grams)) / len(grams) if grams else math.nan
 
 
-def distinct(texts: Sequence[Sequence[int]], *, n: int) -> float:
+def distinct(texts: Sequence[Sequence[Hashable]], *, n: int) -> float:
     """distinct-n over all texts, given as token ids; n-grams do not run from one text into the next."""
     grams = [gram for text in texts for gram in _grams(text, n)]
     return len(set(grams)) / len(grams) if grams else math.nan
@@ -54,7 +54,7 @@ def unique_share(texts: Sequence[str]) -> float:
     return len(set(texts)) / len(texts) if texts else math.nan
 
 
-def mean_length(texts: Sequence[Sequence[int]]) -> float:
+def mean_length(texts: Sequence[Sequence[Hashable]]) -> float:
     """Mean number of tokens written."""
     return sum(map(len, texts)) / len(texts) if texts else math.nan
 
@@ -64,5 +64,5 @@ def end_rate(finish_reasons: Sequence[str]) -> float:
     return finish_reasons.count("stop") / len(finish_reasons) if finish_reasons else math.nan
 
 
-def _grams(tokens: Sequence[int], n: int) -> Iterator[tuple[int, ...]]:
+def _grams(tokens: Sequence[Hashable], n: int) -> Iterator[tuple[Hashable, ...]]:
     return zip(*(tokens[start:] for start in range(n)), strict=False)

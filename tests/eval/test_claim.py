@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eval.claim import Evidence, judge
 from eval.degenerate import TextFigures, degenerate
+from eval.metrics import compression_ratio, mean_length, mean_score, repetition
 from eval.statistics import Estimate, Paired
 from steering.scorers import Relation
 
+RATED = Path(__file__).parents[3] / "shared/data/fluency/steered_generations_rated.jsonl.gz"
 STRANGERS = Relation(False, ())
 LOWER = Paired(Estimate(-0.2, -0.3, -0.1), 0.001, prompts=64)
 UNCLEAR = Paired(Estimate(-0.05, -0.15, 0.05), 0.4, prompts=64)
@@ -100,7 +106,7 @@ def test_without_scores_there_is_nothing_to_claim() -> None:
     assert judge([]) == []
 
 
-USUAL = TextFigures(perplexity=20.0, repetition=0.02, length=18.0, unscored=0.0)
+USUAL = TextFigures(perplexity=20.0, repetition=0.02, compression=2.4, length=18.0, unscored=0.0)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +116,7 @@ USUAL = TextFigures(perplexity=20.0, repetition=0.02, length=18.0, unscored=0.0)
         ({"perplexity": 40.1}, "perplexity 20.0 -> 40.1"),
         ({"perplexity": math.nan}, "perplexity 20.0 -> nan"),
         ({"repetition": 0.13}, "repetition 0.02 -> 0.13"),
+        ({"compression": 3.7}, "compression 2.4 -> 3.7"),
         ({"length": 8.9}, "length 18.0 -> 8.9"),
         ({"length": 36.5}, "length 18.0 -> 36.5"),
         ({"unscored": 0.2}, "unscored 0.00 -> 0.20"),
@@ -121,6 +128,33 @@ def test_text_that_leaves_the_band_on_either_side_is_degenerate(changed: dict[st
 
 def test_the_unsteered_arm_and_its_neighbours_are_not_degenerate() -> None:
     assert degenerate(USUAL, USUAL) == ()
-    assert degenerate(TextFigures(39.0, 0.11, 10.0, 0.09), USUAL) == ()
-    assert degenerate(TextFigures(20.0, math.nan, 18.0, 0.0), USUAL) == (), "too short to repeat anything"
+    assert degenerate(TextFigures(39.0, 0.11, 3.5, 10.0, 0.09), USUAL) == ()
+    assert degenerate(TextFigures(20.0, math.nan, 1.0, 18.0, 0.0), USUAL) == (), "too short to repeat anything"
     assert degenerate(TextFigures(20.0, 0.0), TextFigures(20.0, 0.0)) == (), "what was not measured is not judged"
+
+
+@pytest.mark.skipif(not RATED.is_file(), reason="the data sets are not beside this checkout (../shared/data)")
+def test_the_band_agrees_with_a_human_rater_on_the_arms_of_the_liseco_paper() -> None:
+    with gzip.open(RATED, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    arms: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        arms.setdefault((row["model"], row["method"], str(row["setting"])), []).append(row)
+    usual = {model: _words(samples) for (model, method, _), samples in arms.items() if method == "baseline"}
+    flagged, whole = [], []
+    for (model, _, _), samples in arms.items():
+        ratings = [row["naturalness"] for row in samples if row["naturalness"] is not None]
+        if ratings:
+            left = degenerate(_words(samples), usual[model])
+            (flagged if left else whole).append(sum(ratings) / len(ratings))
+    assert (len(flagged), len(whole)) == (15, 24)
+    assert max(flagged) < 3.8
+    assert min(whole) > 4.0
+
+
+def _words(samples: list[dict[str, Any]]) -> TextFigures:
+    """By words, since the token ids are not published; perplexity is not measured, so it is left equal."""
+    texts = [row["text"][len(row["prompt"]) :] for row in samples]
+    words = [text.split() for text in texts]
+    repeated = mean_score([repetition(row) for row in words])
+    return TextFigures(1.0, repeated, compression_ratio(texts), mean_length(words))
