@@ -87,9 +87,9 @@ def sentence(found: Validation) -> str:
     """One validation in words, for the foot of a report."""
     return (
         f"{found.scorer} {found.revision} (high is {found.scorer_higher_is}) against {found.reference_judge}: Spearman "
-        f"{_shown(found.spearman)}, AUROC {_shown(found.auroc)} for {found.reference_higher_is} at 0.5; {found.n} texts "
-        f"of {found.prompts} prompts, {found.positives} {found.reference_higher_is}, {found.unscored} not scored; "
-        f"{found.date}"
+        f"{_shown(found.spearman)}, AUROC {_shown(found.auroc)} for {found.reference_higher_is} at 0.5; {found.n} "
+        f"texts of {found.prompts} prompts, {found.positives} {found.reference_higher_is}, {found.unscored} "
+        f"not scored; {found.date}"
     )
 
 
