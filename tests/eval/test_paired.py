@@ -165,3 +165,20 @@ def test_chance_alone_relieves_bad_samples_and_the_flow_shows_it() -> None:
     found = flow(again.astype(float).tolist(), before.astype(float).tolist())
     assert found.relieved.value > 0.7, "regression to the mean"
     assert abs(found.bad_to_good - found.good_to_bad) < 60, "and as many went the other way"
+
+
+@pytest.mark.slow
+def test_nineteen_in_twenty_intervals_hold_the_truth_where_samples_of_a_prompt_are_alike() -> None:
+    rng = np.random.default_rng(7)
+    held = naive = 0
+    for _ in range(200):
+        prompts = rng.normal(-0.1, 0.3, (64, 1))  # the true change is -0.1, and differs from prompt to prompt
+        control = rng.normal(0.5, 0.1, (64, 10))
+        arm = control + prompts + rng.normal(0, 0.1, (64, 10))
+        found = compare_means(dict(enumerate(arm.tolist())), dict(enumerate(control.tolist()))).change
+        held += found.low <= -0.1 <= found.high
+        gaps = (arm - control).ravel()
+        half = 1.96 * gaps.std() / math.sqrt(gaps.size)
+        naive += abs(gaps.mean() + 0.1) <= half
+    assert held / 200 > 0.9
+    assert naive / 200 < 0.6, "counting samples as if they were prompts"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from eval.claim import judge
@@ -72,6 +75,14 @@ def test_a_row_becomes_a_record_with_its_perplexity_and_scores() -> None:
     empty = Record.from_row(row("none", 2, None, token_ids=[], logprob_sum=0.0, logprob_tokens=0))
     assert empty.steering is None
     assert all(math.isnan(value) for value in (empty.perplexity, empty.repetition, empty.scores["judge"]))
+
+
+def test_rows_come_back_from_parquet_as_they_went(tmp_path: Path) -> None:
+    rows = [row("none", 1, math.nan), row("slab", 1, 0.5)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "samples.parquet")
+    read = read_records(pq.read_table(tmp_path / "samples.parquet").to_pylist())
+    assert read["slab"] == [Record.from_row(rows[1])]
+    assert math.isnan(read["none"][0].scores["judge"])
 
 
 def test_arms_line_up_whatever_the_order_of_the_rows() -> None:
@@ -171,3 +182,21 @@ def test_a_mean_is_judged_too_and_an_absent_arm_is_named() -> None:
     assert judge([replace(found)])[0].stands
     with pytest.raises(InvalidRequest, match="no arm 'capping'"):
         gather(records, {"capping": None}, [Question(CARD, "lower", "toxic")], manifests={})
+
+
+@pytest.mark.slow
+def test_where_nothing_works_hardly_any_grid_yields_a_claim() -> None:
+    rng = np.random.default_rng(8)
+    names = [f"arm {at}" for at in range(6)]
+    claimed = 0
+    for _ in range(60):
+        rows = [
+            row(arm, prompt, 0.9 if rng.uniform() < 0.3 else 0.1)
+            for arm in ["none", "random", *names]
+            for prompt in range(64)
+        ]
+        grid = gather(
+            read_records(rows), dict.fromkeys(names, "random"), [Question(CARD, "lower", "toxic")], manifests={}
+        )
+        claimed += any(verdict.stands for verdict in judge(grid))
+    assert claimed <= 3

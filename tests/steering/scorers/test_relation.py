@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from steering import load_probe
 from steering.manifest import Lookahead, Screen
-from steering.scorers import ScorerCard, relate
+from steering.scorers import AltProfanity, ScorerCard, relate
 
 CARD = ScorerCard("letters", "ruler", "1", "nothing", "full of letters")
 JIGSAW = ScorerCard("judge", "ruler", "1", "Jigsaw comments", "toxic", data=("jigsaw toxic", "davidson"))
@@ -90,3 +93,11 @@ def test_the_judge_of_the_screen_is_said(manifest):
 def test_a_scorer_of_unstated_training_is_no_proven_stranger(manifest):
     unknown = ScorerCard("hf:x#toxic", "transformer", "1", "not stated in its files", "toxic")
     assert "not stated" in relate(unknown, manifest()).reason
+
+
+def test_the_shipped_toxicity_probe_and_the_packaged_scorer_know_the_same_comments():
+    folder = Path(__file__).parents[3] / "probes/pretrained/smollm2-135m-instruct/toxicity/1"
+    relation = relate(AltProfanity().card, load_probe(folder).manifest)
+    assert not relation.labelled
+    assert "both trained on jigsaw toxic data" in relation.reason
+    assert "chose the layers" in relation.reason
