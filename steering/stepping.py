@@ -46,7 +46,7 @@ class Stepper:
         self._model = model
         self._recurrent = state_kind(model) == "recurrent"
         parameters = _parameters(model)
-        self._cache_name = "cache_params" if "cache_params" in parameters else "past_key_values"
+        self._cache_name = cache_name(model)
         self._extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
         self._cache = DynamicCache(config=model.config)
         self._mask: Tensor | None = None
@@ -84,6 +84,12 @@ class Stepper:
         inputs = inputs | {self._cache_name: self._cache}
         logits: Tensor = self._model(**inputs, use_cache=True, **self._extra).logits
         return logits[:, -1].float()
+
+
+def cache_name(model: Any) -> str:
+    """What `model.forward` calls its cache: `cache` since Transformers 5.24, before that a name per family."""
+    parameters = _parameters(model)
+    return next(name for name in ("cache", "cache_params", "past_key_values") if name in parameters)
 
 
 def _parameters(model: Any) -> Any:

@@ -41,6 +41,7 @@ from probes.harvest.shards import Floats
 from steering.architectures import residual_blocks, state_kind
 from steering.hooks import check_layer
 from steering.models import LanguageModel
+from steering.stepping import cache_name
 
 MAX_TOKENS = 64
 ROWS = 96
@@ -147,7 +148,7 @@ def _prefix(model: Any, tokens: Tensor) -> DynamicCache | None:
     if state_kind(model) != "attention":
         return None
     cache = DynamicCache(config=model.config)
-    model(input_ids=tokens, past_key_values=cache, use_cache=True)
+    model(**{"input_ids": tokens, cache_name(model): cache}, use_cache=True)
     return cache
 
 
@@ -158,7 +159,7 @@ def _read_last(model: Any, tokens: Tensor, prefix: DynamicCache | None) -> None:
         return
     cache = copy.deepcopy(prefix)
     cache.batch_repeat_interleave(len(tokens))
-    model(input_ids=tokens[:, -1:], past_key_values=cache, use_cache=True)
+    model(**{"input_ids": tokens[:, -1:], cache_name(model): cache}, use_cache=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from steering import Bounds, Constraint, Plan, Request, Sampling, generate, stee
 from steering.architectures import ARCHITECTURES, state_kind
 from steering.generation import prompt_offsets
 from steering.rows import RowSteering
-from steering.stepping import Stepper, left_pad
+from steering.stepping import Stepper, cache_name, left_pad
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 LONG = [(31 * i + 7) % 256 for i in range(23)]
@@ -67,7 +67,7 @@ def test_logits_and_states_are_the_same_alone_and_padded(any_lm, make_probe, ste
 @torch.inference_mode()
 def test_without_a_mask_padding_does_leak_into_recurrent_states(any_lm, received):
     """The control: the comparison above can fail."""
-    name = "cache_params" if state_kind(any_lm.model) == "recurrent" else "past_key_values"
+    name = cache_name(any_lm.model)
     row = SHORT[-1]
     ids, _ = left_pad([row, LONG], pad_token_id=256, device=any_lm.device)
     leaking, clean = (DynamicCache(config=any_lm.model.config) for _ in range(2))

@@ -141,7 +141,8 @@ def test_the_budget_stops_a_row_on_its_way_and_calls_it_capped_not_satisfied():
     weight, resid = drawn(2)
     rule = slab(weight, 0.0, high=-5.0)
     whole = project(resid, rule)
-    budget = float(whole.dose.median())
+    doses = whole.dose.sort().values
+    budget = float(doses[len(doses) // 2 - 1 : len(doses) // 2 + 1].mean())  # of no row: rounding decides nothing
     capped = project(resid, with_fields(rule, max_dose=budget))
     within = whole.dose <= budget
     assert torch.equal(capped.resid[within], whole.resid[within])

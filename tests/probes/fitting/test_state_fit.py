@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from transformers import JambaConfig, JambaForCausalLM, MambaConfig, MambaForCausalLM
+from transformers import DynamicCache, JambaConfig, JambaForCausalLM, MambaConfig, MambaForCausalLM
 
 from probes.errors import FitError
 from probes.fitting.state import OFFSET, fit_state_offsets
@@ -16,6 +16,7 @@ from steering import wrap
 from steering.errors import InvalidRequest, UnsupportedSteering
 from steering.fitted import check_fitted
 from steering.recurrent import recurrent_layers
+from steering.stepping import cache_name
 from steering.tiny import SPECIAL, VOCAB, byte_tokenizer
 
 HALVES = ("abcdefghijklm", "nopqrstuvwxyz")
@@ -53,8 +54,8 @@ def stateful(request, mamba_lm):
 def last_states(lm, text):
     """Float64 states after the last token, by layer, of one text alone."""
     ids = torch.tensor([lm.tokenizer(text)["input_ids"]])
-    output = lm.model(input_ids=ids, use_cache=True)
-    cache = output.cache_params if hasattr(output, "cache_params") else output.past_key_values
+    cache = DynamicCache(config=lm.model.config)
+    lm.model(**{"input_ids": ids, cache_name(lm.model): cache}, use_cache=True)
     states = {at: getattr(layer, "recurrent_states", {}).get(0) for at, layer in enumerate(cache.layers)}
     return {
         at: state[0].double().reshape(-1, state.shape[-1]).numpy() for at, state in states.items() if state is not None
