@@ -8,8 +8,8 @@ with fsync included. The median of five rounds, each on other texts (`--quick`: 
 processor seconds: what it is where others use the machine too, but blind to waiting for the disk.
 
 Memory: peak resident memory of a process of its own that harvests short texts with a tiny random model, above what it
-held with the texts in a list and one shard harvested. The texts are the caller's: they are not counted. A few MB are the
-allocator's mood: 50,000 texts may show more than 100,000.
+held with the texts in a list and one shard harvested. The texts are the caller's: they are not counted. The allocator's
+share varies by a few MB: 50,000 texts may show more than 100,000.
 
 Bars: a ratio of at least 0.90; and the growth from 1,000 to 100,000 texts (`--quick`: 10,000) at most 16 MB.
 Exits 1 when one is missed. Run nothing beside it; `--memory` leaves the throughput out, and then it does not matter.
