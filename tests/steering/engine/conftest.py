@@ -33,8 +33,9 @@ class ByHand(Engine):
         super()._run()
 
     def turn(self, times: int = 1) -> None:
-        """Take so many turns; only while there is something to do."""
+        """Take so many turns."""
         for _ in range(times):
+            assert self.running or self.waiting, "a turn without work waits for some"
             assert self._turn()
 
     def finish(self, *, most: int = 5000) -> None:
