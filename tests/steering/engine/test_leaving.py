@@ -123,6 +123,20 @@ def test_a_deadline_ends_a_request_whatever_it_does(lm, case, turns, clock, by_h
     as_alone(lm, [patient], [kept.result(0)])
 
 
+def test_whoever_is_late_may_ask_again_at_once(lm, clock, by_hand):
+    """From the callback of the answer, which runs in the engine's thread."""
+    engine, again = by_hand(lm, slots=1), []
+    engine.submit(row(seed=1))
+    for seed in range(3):
+        answer = engine.submit(row(seed=seed), seconds=30)
+        answer.add_done_callback(lambda late: again.append(engine.submit(row(seed=5))))
+    engine.turn()
+    clock.skip(31)
+    engine.finish()
+    assert len(again) == 3
+    assert all(answer.result(0).token_ids for answer in again)
+
+
 def test_an_answer_in_time_is_an_answer(lm, clock, by_hand):
     engine = by_hand(lm, slots=1)
     answer = engine.submit(row(), seconds=30)

@@ -138,7 +138,14 @@ def test_whoever_waits_for_a_job_is_woken_by_one_and_by_a_call():
         act()
         sleeper.join(10)
         assert not sleeper.is_alive()
-        waiting.drain()
+        waiting.admit(room())
+
+
+def test_once_everybody_was_sent_home_nobody_is_let_in():
+    waiting = queue(Caller(1), Caller(2))
+    assert [caller.size for caller in waiting.drain()] == [1, 2]
+    assert not waiting.push(Caller(3))
+    assert len(waiting) == 0
 
 
 ARRIVALS = st.lists(
