@@ -70,8 +70,14 @@ def sampling_of(
         temperature=fields.temperature,
         top_p=fields.top_p,
         top_k=fields.top_k,
+        min_p=fields.min_p,
+        repetition_penalty=fields.repetition_penalty,
+        presence_penalty=fields.presence_penalty or 0.0,
+        frequency_penalty=fields.frequency_penalty or 0.0,
+        logit_bias=fields.biases,
         seed=secrets.randbelow(2**31) if fields.seed is None else fields.seed,
         stop=fields.stops,
+        stop_ids=tuple(fields.stop_token_ids or ()),
     )
 
 
@@ -116,6 +122,7 @@ def _admit(order: Order, loaded: Loaded) -> tuple[list[Request], list[Future[Com
     plan = None if steering is None else steering.to_plan(loaded.probes, lm=loaded.engine.lm, seed=order.sampling.seed)
     for warning in () if plan is None else plan.warnings:
         log.warning(warning)
+    _check_token_ids(order.sampling, loaded)
     prompts = [_encoded(order, index, loaded) for index in range(len(order.prompts))]
     scores = steering is not None and steering.report == "tokens"
     rows = [
@@ -136,6 +143,15 @@ def _admit(order: Order, loaded: Loaded) -> tuple[list[Request], list[Future[Com
         _take_back(futures)
         raise
     return rows, futures
+
+
+def _check_token_ids(sampling: Sampling, loaded: Loaded) -> None:
+    try:
+        sampling.check_vocabulary(loaded.engine.lm.vocabulary)
+    except InvalidRequest as error:
+        raise ApiError(
+            INVALID, str(error), param=error.param if error.param == "logit_bias" else "stop_token_ids"
+        ) from None
 
 
 def _encoded(order: Order, index: int, loaded: Loaded) -> tuple[int, ...]:

@@ -19,9 +19,6 @@ _ANY = object()
 _COMMON: dict[str, tuple[Any, ...]] = {
     "stream": (False,),
     "stream_options": (),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
     "logprobs": (False,),
     "user": (_ANY,),
     "safety_identifier": (_ANY,),
@@ -54,7 +51,7 @@ class _Neutral(Strict):
 
 
 class CompletionRequest(SamplingFields, _Neutral):
-    """`POST /v1/completions`. Also taken at their neutral value: presence_penalty, logit_bias, echo and their kin."""
+    """`POST /v1/completions`. Also taken at their neutral value: stream, logprobs, echo and their kin."""
 
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = _COMMON | {"echo": (False,), "best_of": (1,), "suffix": ("",)}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from service.steering_field import Number, Steering
-from service.validation import Strict, either
+from service.validation import Strict, either, refusal, shown
+from steering.sampling import MAX_BIAS, MAX_PENALTY
 
 MAX_STOPS = 16
+MAX_STOP_IDS = 256
 MAX_SEED = 2**63 - 1
 
 TextPrompt = Annotated[
@@ -19,6 +22,16 @@ Stop = Annotated[
     str | Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=MAX_STOPS)] | None,
     either(f"a string, or a list of at most {MAX_STOPS} strings of at most 256 characters"),
 ]
+Penalty = Annotated[Number, Field(ge=-MAX_PENALTY, le=MAX_PENALTY)]
+
+
+def _token_ids(bias: dict[str, float]) -> dict[str, float]:
+    for key in bias:
+        if not re.fullmatch("0|[1-9][0-9]{0,9}", key):
+            raise refusal(
+                "token_id", f"logit_bias holds the key {shown(key)}; expected token ids as strings, such as '1734'"
+            )
+    return bias
 
 
 class SamplingFields(Strict):
@@ -27,13 +40,32 @@ class SamplingFields(Strict):
     temperature: Annotated[Number, Field(ge=0)] = 1.0
     """0 is greedy."""
     top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
-    """Nucleus: the smallest set of tokens whose probability reaches this."""
+    """Nucleus: the smallest set of tokens whose probability reaches this, among those top_k left."""
     top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Only the k likeliest tokens; 0 keeps all."""
+    min_p: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """Only tokens at least this many times as probable as the likeliest; 0 keeps all."""
+    repetition_penalty: Annotated[Number, Field(gt=0)] = 1.0
+    """Divides the positive logits, and multiplies the negative ones, of tokens in the prompt or the new text."""
+    presence_penalty: Penalty | None = None
+    """Subtracted from the logit of every token that stands in the new text; 0 when null."""
+    frequency_penalty: Penalty | None = None
+    """Subtracted as often as the token stands in the new text; 0 when null."""
+    logit_bias: (
+        Annotated[dict[str, Annotated[Number, Field(ge=-MAX_BIAS, le=MAX_BIAS)]], AfterValidator(_token_ids)] | None
+    ) = None
+    """Added to the logits of these token ids: `{"1734": -100}` bans that token in practice."""
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     """The same request with the same seed gives the same text. Null draws one; every choice says which it had."""
     stop: Stop = None
     """The text ends before the first of these."""
+    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_STOP_IDS)] | None = None
+    """And before the first of these tokens, which is still among the `token_ids`."""
+
+    @property
+    def biases(self) -> dict[int, float]:
+        """`logit_bias` by token id."""
+        return {int(token): bias for token, bias in (self.logit_bias or {}).items()}
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -47,6 +79,8 @@ class GenerateRequest(SamplingFields):
     prompt: TextPrompt
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """New tokens at most; 64 when null."""
+    n: Annotated[int, Field(ge=1)] = 1
+    """Continuations per prompt; the i-th is drawn with seed + i."""
     steering: Steering = None
 
     @property

@@ -21,13 +21,22 @@ GENERATE: dict[str, Example] = {
         },
     },
     "in full": {
-        "summary": "Every steering field",
+        "summary": "Every field",
         "value": {
             "prompt": ["I think this film is", "The service here was"],
             "max_tokens": 20,
             "temperature": 0.8,
             "top_p": 0.9,
+            "top_k": 100,
+            "min_p": 0.01,
+            "repetition_penalty": 1.1,
+            "presence_penalty": 0.2,
+            "frequency_penalty": 0.1,
+            "logit_bias": {"17": -100},
             "seed": 7,
+            "stop": ["\n\n"],
+            "stop_token_ids": [0],
+            "n": 2,
             "steering": {
                 "mode": "enforce",
                 "constraints": [

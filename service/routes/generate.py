@@ -28,6 +28,7 @@ async def generate(
         prompts=body.prompts,
         sampling=sampling_of(body, max_tokens=body.max_tokens, default=64, settings=settings),
         steering=body.steering,
+        n=body.n,
         names=prompt_names(body.prompt, len(body.prompts)),
     )
     choices = await answer(order, http, resident, settings)

@@ -138,6 +138,39 @@ def test_text_ends_before_a_stop_string(client: httpx.Client) -> None:
     assert cut["text"] == whole[: whole.find(stop)]
 
 
+def test_every_way_to_decode_reaches_the_sampler(client: httpx.Client, lm: LanguageModel) -> None:
+    plain = ASK | {"temperature": 1.0, "seed": 4}
+    decoding = {
+        "temperature": 1.3, "top_p": 0.9, "top_k": 40, "min_p": 0.02, "repetition_penalty": 1.4,
+        "presence_penalty": 0.7, "frequency_penalty": 0.3, "seed": 4,
+    }  # fmt: skip
+    served = post(client, ASK | decoding | {"logit_bias": {"101": 1.5, "97": -100}, "stop_token_ids": [299]})
+    sampling = Sampling(max_tokens=12, logit_bias={101: 1.5, 97: -100}, stop_ids=(299,), **decoding)  # type: ignore[arg-type]
+    alone = generate(lm, [Request("It was a dark night", sampling)])[0]
+    assert served["choices"][0]["token_ids"] == alone.token_ids
+    assert alone.token_ids != post(client, plain)["choices"][0]["token_ids"]
+    for one in ({"min_p": 1.0}, {"repetition_penalty": 50.0}, {"logit_bias": {"97": 100}}, {"frequency_penalty": None}):
+        changed = post(client, plain | one)["choices"][0]["token_ids"] != post(client, plain)["choices"][0]["token_ids"]
+        assert changed == (one != {"frequency_penalty": None}), one
+
+
+def test_text_ends_before_a_stop_token_which_stays_among_the_tokens(client: httpx.Client, lm: LanguageModel) -> None:
+    whole = post(client, ASK)["choices"][0]
+    stop = whole["token_ids"][4]
+    cut = post(client, ASK | {"stop_token_ids": [stop]})["choices"][0]
+    assert cut["finish_reason"] == "stop"
+    assert cut["token_ids"] == whole["token_ids"][: whole["token_ids"].index(stop) + 1]
+    assert cut["text"] == lm.tokenizer.decode(cut["token_ids"][:-1], skip_special_tokens=True)
+
+
+def test_n_continuations_are_those_of_the_seeds_that_follow(client: httpx.Client) -> None:
+    ask = {"prompt": ["One", "Two"], "max_tokens": 6}
+    choices = post(client, ask | {"n": 2, "seed": 8})["choices"]
+    assert [choice["seed"] for choice in choices] == [8, 9, 8, 9]
+    later = post(client, ask | {"seed": 9})["choices"]
+    assert [choices[1]["text"], choices[3]["text"]] == [choice["text"] for choice in later]
+
+
 @pytest.mark.parametrize("family", ["lm", "mamba_lm"])
 def test_concurrent_requests_with_different_plans_answer_as_alone(
     family: str, request: pytest.FixtureRequest, serve: Any, make_probe: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
@@ -42,6 +43,21 @@ def test_prompts_may_be_lists_and_token_ids(sdk: openai.OpenAI) -> None:
     assert len(ids.choices) == 2
     alone = sdk.completions.create(model="tiny-llama", prompt=[12], max_tokens=4, temperature=0)
     assert alone.choices[0].text == ids.choices[1].text
+
+
+@pytest.mark.parametrize(
+    "asked", [{"presence_penalty": 2}, {"frequency_penalty": 2}, {"logit_bias": {"65": 100}}], ids=str
+)
+def test_penalties_and_bias_are_taken_as_the_client_sends_them(sdk: openai.OpenAI, asked: Any) -> None:
+    ask: Any = {"model": "tiny-llama", "prompt": "Once upon", "max_tokens": 24, "temperature": 0}
+    plain = sdk.completions.create(**ask).choices[0].text
+    neutral = dict.fromkeys(asked) if "logit_bias" not in asked else {"logit_bias": {}}
+    assert sdk.completions.create(**ask, **neutral).choices[0].text == plain
+    changed = sdk.completions.create(**ask, **asked).choices[0].text
+    assert changed != plain
+    if "logit_bias" in asked:
+        assert len(changed) == 24
+        assert len(set(changed)) == 1, "one token and no other"
 
 
 def test_a_completion_is_steered_by_extra_body(sdk: openai.OpenAI) -> None:
