@@ -1,23 +1,20 @@
 """Each controller's arm beside the unsteered text, the instruction and its own same-norm placebo: figures, no words.
 
-Beyond chance means: the paired 95% interval is clear of zero and McNemar's exact p is below 0.05. Degenerate means:
-median perplexity above twice or below half the unsteered one (broken or looping text), or a mean seq-rep-4 more than
-0.1 above it.
+Beyond chance means: the paired 95% interval is clear of zero and McNemar's exact p is below 0.05. Degenerate is what
+`eval.degenerate` calls so, by perplexity and repetition.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.arms import Arm
+from eval.degenerate import TextFigures, degenerate
+from eval.metrics import mean_score
 from eval.quality_table import ArmFigures, arm_figures
 from eval.sample import Sample
 from eval.statistics import Paired, paired
-
-PERPLEXITY_FACTOR = 2.0
-REPETITION_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,9 @@ def _compare(
         placebo=None if sham is None or against is None else arm_figures(sham.name, kind, against, baseline),
         placebo_against_unsteered=None if against is None else _paired(against, baseline, kind),
         against_placebo=None if against is None else _paired(samples, against, kind),
-        degenerate=_degenerate(figures.perplexity.value, unsteered.perplexity.value, repeated, usual),
+        degenerate=", ".join(
+            degenerate(TextFigures(figures.perplexity.value, repeated), TextFigures(unsteered.perplexity.value, usual))
+        ),
     )
 
 
@@ -81,14 +80,4 @@ def _paired(samples: Sequence[Sample], control: Sequence[Sample], kind: str) -> 
 
 
 def _repetition(samples: Sequence[Sample], kind: str) -> float:
-    known = [s.repetition for s in samples if s.kind == kind and not math.isnan(s.repetition)]
-    return sum(known) / len(known) if known else math.nan
-
-
-def _degenerate(perplexity: float, usual: float, repeated: float, usually_repeated: float) -> str:
-    found = []
-    if not usual / PERPLEXITY_FACTOR <= perplexity <= usual * PERPLEXITY_FACTOR:
-        found.append(f"perplexity {usual:.1f} -> {perplexity:.1f}")
-    if repeated > (0.0 if math.isnan(usually_repeated) else usually_repeated) + REPETITION_MARGIN:
-        found.append(f"repetition {usually_repeated:.2f} -> {repeated:.2f}")
-    return ", ".join(found)
+    return mean_score([sample.repetition for sample in samples if sample.kind == kind])

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from eval.comparison import PERPLEXITY_FACTOR, REPETITION_MARGIN, ControllerFigures
+from eval.comparison import ControllerFigures
+from eval.degenerate import PERPLEXITY_FACTOR, REPETITION_MARGIN
 from eval.grid import Skipped
 from eval.quality_table import interval, method, percent
 from eval.statistics import Estimate

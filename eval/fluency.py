@@ -1,19 +1,18 @@
-"""Fluency of continuations: conditional perplexity under the unsteered model, and repetition.
+"""Conditional perplexity of continuations under the unsteered model; the other measures are in `eval.metrics.fluency`.
 
-    ppl(c | p) = exp( -1/|c| * sum_i log P(c_i | p, c_<i) )        seq-rep-n(c) = 1 - |distinct n-grams| / |n-grams|
+    ppl(c | p) = exp( -1/|c| * sum_i log P(c_i | p, c_<i) )
 
 Read it two-sided: looping text has a *low* perplexity, broken text a high one. It is taken on token ids, so no
-re-tokenisation blurs it. Not an external judge: the model that writes also scores. seq-rep-n is that of Welleck et al.
-(1908.04319), also on token ids.
+re-tokenisation blurs it. Not an external judge: the model that writes also scores.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 
+from eval.metrics import perplexity
 from steering import LanguageModel
 from steering.stepping import left_pad, prefill_inputs
 
@@ -40,12 +39,6 @@ def conditional_perplexity(
         chosen = logits.log_softmax(dim=-1).gather(-1, ids[:, -longest + 1 :].unsqueeze(-1)).squeeze(-1)
         for row, (_, continuation) in zip(chosen, rows, strict=True):
             count = len(continuation)
-            values.append(math.exp(-float(row[-count:].mean())) if count else math.nan)
+            values.append(perplexity(float(row[-count:].sum()) if count else 0.0, count))
         on_batch(len(rows))
     return values
-
-
-def repetition(token_ids: Sequence[int], *, n: int = 4) -> float:
-    """Share of the n-grams of `token_ids` that came before; NaN when it is shorter than n."""
-    grams = list(zip(*(token_ids[start:] for start in range(n)), strict=False))
-    return 1.0 - len(set(grams)) / len(grams) if grams else math.nan

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+
+_FLIPS = 1000  # held in memory at once
 
 
 class Estimate(NamedTuple):
@@ -68,6 +71,43 @@ def mcnemar(worse: int, better: int) -> float:
     return min(1.0, 2 * tail)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p of each of m tests (Holm 1979): max over j <= i of min(1, (m - j + 1) p_(j)), p rising.
+
+    All below 0.05 hold together with a family-wise error of at most 0.05, whatever their dependence. NaN is no test:
+    it stays NaN and is not counted.
+    """
+    known = sorted((p, at) for at, p in enumerate(p_values) if not math.isnan(p))
+    adjusted = [math.nan] * len(p_values)
+    highest = 0.0
+    for rank, (p, at) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        adjusted[at] = highest
+    return adjusted
+
+
+def sign_flip(differences: Sequence[float], *, resamples: int = 9999, seed: int = 0) -> float:
+    """Two-sided p that paired differences have mean 0, by flipping their signs (Fisher's randomisation test).
+
+    Exact for up to 12 differences that are not 0, else (1 + flips at least as extreme) / (1 + resamples). NaN entries
+    are left out; no difference at all gives 1.
+    """
+    moved = np.asarray([value for value in differences if value and not math.isnan(value)], dtype=np.float64)
+    if moved.size == 0:
+        return 1.0 if any(not math.isnan(value) for value in differences) else math.nan
+    least = abs(moved.sum()) * (1 - 1e-12)
+    if moved.size <= 12:
+        signs = np.array(list(product((-1.0, 1.0), repeat=moved.size)))
+        return float((np.abs(signs @ moved) >= least).mean())
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    for start in range(0, resamples, _FLIPS):
+        rows = min(_FLIPS, resamples - start)
+        signs = rng.integers(0, 2, (rows, moved.size), dtype=np.int8) * 2.0 - 1.0
+        extreme += int((np.abs(signs @ moved) >= least).sum())
+    return (1 + extreme) / (1 + resamples)
+
+
 @dataclass(frozen=True)
 class Paired:
     """How one arm's share differs from another's on the same prompts."""
@@ -75,7 +115,11 @@ class Paired:
     change: Estimate
     """Bootstrap over prompts"""
     p: float
-    """Exact McNemar"""
+    """Exact McNemar for rates, sign flips for means; NaN where there is no test"""
+    prompts: int = 0
+    """That both arms have a value for"""
+    left_out: int = 0
+    """Pairs of samples in which either has no value"""
 
     @property
     def lower(self) -> bool:
@@ -91,4 +135,5 @@ class Paired:
 def paired(hits: Sequence[bool], control: Sequence[bool]) -> Paired:
     """Share of `hits` less share of `control`, prompt by prompt."""
     differences = [float(hit) - float(was) for hit, was in zip(hits, control, strict=True)]
-    return Paired(bootstrap(differences), mcnemar(differences.count(1.0), differences.count(-1.0)))
+    p = mcnemar(differences.count(1.0), differences.count(-1.0))
+    return Paired(bootstrap(differences), p, len(differences))

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.arms import Arm
-from eval.fluency import conditional_perplexity, repetition
+from eval.fluency import conditional_perplexity
+from eval.metrics import repetition
 from eval.sample import Sample
 from steering import LanguageModel, Probe, Request, Sampling, generate
 from steering.artefact import content_sha256
@@ -83,7 +84,7 @@ def _run_batch(study: Study, arm: Arm, rows: Sequence[tuple[int, tuple[str, int,
         for at, (_, _, text) in rows
     ]
     done = generate(study.lm, requests)
-    scores = study.scorer([completion.text for completion in done])
+    scores = study.scorer.score([completion.text for completion in done])
     pairs = [
         (encode(study.lm, text, max_tokens=NEW_TOKENS), completion.token_ids)
         for (_, (_, _, text)), completion in zip(rows, done, strict=True)

@@ -35,7 +35,9 @@ def describe_model(model: nn.Module, *, model_id: str) -> BaseModelInfo:
     provenance = _provenance(model_id)
     return BaseModelInfo(
         id=provenance.get("id") or Path(model_id).resolve().name if Path(model_id).is_dir() else model_id,
-        revision=provenance.get("revision") or getattr(model.config, "_commit_hash", None) or _weights(model_id),
+        revision=provenance.get("revision")
+        or getattr(model.config, "_commit_hash", None)
+        or weights_fingerprint(model_id),
         config_sha256=hash_json({key: getattr(config, key, None) for key in _WIRING}),
         model_type=config.model_type,
         hidden_size=config.hidden_size,
@@ -90,7 +92,7 @@ def _provenance(model_id: str) -> dict[str, str]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _weights(model_id: str) -> str:
+def weights_fingerprint(model_id: str) -> str:
     """A fingerprint of local weight files: name, size and both ends of each; 'unsaved' for a model made in memory."""
     folder = Path(model_id)
     files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")) if folder.is_dir() else []

@@ -16,7 +16,9 @@ PACKAGES = ["service", "steering", "probes", "eval"]
 BASE = {"steering", "torch", "transformers", "tokenizers", "safetensors", "filelock", "pydantic"}
 COMPILED = {"numba", "numpy"}
 JUDGES = {
+    "steering/scorers/detoxified.py": "detoxify",
     "steering/scorers/profanity.py": "profanity_check",
+    "steering/scorers/remote.py": "httpx",
     "steering/scorers/vader.py": "vaderSentiment",
 }
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

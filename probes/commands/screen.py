@@ -23,7 +23,7 @@ from steering.bounds import Bounds, Space
 from steering.identity import check_compatible
 from steering.manifest import Interval
 from steering.probe import Probe, ranges
-from steering.scorers import SCORERS, Scorer, make_scorer
+from steering.scorers import FORMS, SCORERS, Scorer, make_scorer, relate
 
 _WIDTH = 140
 """Columns of the table where there is no terminal to ask."""
@@ -49,7 +49,7 @@ def screen(
     *,
     prompts: Annotated[Path, typer.Option(help="Held-out prompts to continue: .jsonl[.gz], .csv[.gz] or .parquet.")],
     neutral: Annotated[Path, typer.Option(help="Ordinary text on which steering should change little.")],
-    scorer: Annotated[str, typer.Option(help=f"Judge of the text: {', '.join(SCORERS)}.")],
+    scorer: Annotated[str, typer.Option(help=f"Judge of the text: {', '.join([*SCORERS, *FORMS])}.")],
     out: Annotated[Path, typer.Option(help="Folder of the figures; a screen that was interrupted goes on there.")],
     model: Annotated[str | None, typer.Option(help="The probe's model; default: as its manifest names it.")] = None,
     metric: Annotated[MetricChoice | None, typer.Option(help="Default: the probe's.")] = None,
@@ -160,8 +160,7 @@ def _version(probe: Probe, *, save: Path | None, version: int | None) -> int:
 
 def _refuse_labeller(probe: Probe, judge: Scorer) -> None:
     """The classifier that labelled a probe's states would find what it taught."""
-    lookahead = probe.manifest.lookahead
-    if lookahead is not None and judge.card.name in lookahead.labeller.partition(", fitted on ")[0]:
+    if relate(judge.card, probe.manifest).labelled:
         raise ScreenError(
             f"{judge.card.name} labelled the states that {probe.id} was fitted on, so it may not judge its effect; "
             "give another --scorer",

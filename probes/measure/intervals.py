@@ -1,4 +1,4 @@
-"""How sure a figure is: 95% intervals for a proportion, an AUROC and an expected calibration error.
+"""How sure a figure is: 95% intervals for a proportion, an AUROC, a gain in it and an expected calibration error.
 
 `groups` gives each row the number of its cluster: tokens of one text, or the two texts of a pair, are not independent,
 and an interval that counts them as if they were is too narrow. Without it every row stands for itself.
@@ -6,6 +6,8 @@ and an interval that counts them as if they were is too narrow. Without it every
     wilson          a proportion: the score interval, never empty and never outside [0, 1]
     auroc_interval  DeLong's variance (1988), for clusters Obuchowski's (1997), on the logit scale; where all scores are
                     on their right side, or all tied, that variance is 0 and Hanley and McNeil's (1982) is inverted
+    auroc_gain      how much more a second read-out of the same rows has: both AUROCs' components subtracted row by row,
+                    so that what makes both high or low on these rows falls away; not on the logit scale
     ece_interval    the basic bootstrap over clusters, and 0 when labels drawn from the probabilities themselves have an
                     ECE as large. The ECE of a finite sample is too high, by about as much as that of a resample is
                     higher still; the basic interval takes it off, so that most of it may lie below the figure itself.
@@ -16,7 +18,7 @@ and an interval that counts them as if they were is too narrow. Without it every
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +56,33 @@ def auroc_interval(scores: Array, labels: Array, *, groups: Groups | None = None
     own = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
     positive = labels == 1
     clusters = len(np.unique(own[positive])), len(np.unique(own[~positive]))
-    variance = _clustered_variance(scores, positive, own, found) if min(clusters) > 1 else 0.0
+    variance = _clustered_variance(*_components(scores, positive), positive, own) if min(clusters) > 1 else 0.0
     if variance <= 1e-16 or found in (0.0, 1.0):
         return _inverted(found, *clusters)
     middle, half = math.log(found / (1 - found)), Z * math.sqrt(variance) / (found * (1 - found))
     return _sigmoid(middle - half), _sigmoid(middle + half)
+
+
+def auroc_gain(
+    first: Sequence[Array], second: Sequence[Array], labels: Array, *, groups: Groups | None = None
+) -> tuple[float, Interval]:
+    """Mean AUROC of the read-outs `second` less that of `first`, each read-out (n,) scores of the same rows.
+
+    The interval is NaN when a class stands in fewer than two clusters.
+    """
+    positive = labels == 1
+    own = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    if min(len(np.unique(own[positive])), len(np.unique(own[~positive]))) < 2:
+        means = [float(np.mean([auroc(scores, labels) for scores in read])) for read in (first, second)]
+        return means[1] - means[0], (math.nan, math.nan)
+    before, after = ([_components(scores, positive) for scores in read] for read in (first, second))
+    above, below = (
+        np.mean([found[side] for found in after], axis=0) - np.mean([found[side] for found in before], axis=0)
+        for side in (0, 1)
+    )
+    gain = float(above.mean())
+    half = Z * math.sqrt(max(0.0, _clustered_variance(above, below, positive, own)))
+    return gain, (gain - half, gain + half)
 
 
 def ece_interval(
@@ -97,11 +121,17 @@ def _chunks(width: int) -> list[int]:
     return [min(rows, RESAMPLES - start) for start in range(0, RESAMPLES, rows)]
 
 
-def _clustered_variance(scores: Array, positive: NDArray[np.bool_], own: Groups, found: float) -> float:
-    """Variance of the AUROC from its structural components: the share of the other class each row stands above."""
+def _components(scores: Array, positive: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Share of the negatives each positive stands above, and of the positives each negative stands below."""
     overall, ups, downs = rankdata(scores), int(positive.sum()), int((~positive).sum())
     above = (overall[positive] - rankdata(scores[positive])) / downs
     below = 1 - (overall[~positive] - rankdata(scores[~positive])) / ups
+    return above, below
+
+
+def _clustered_variance(above: Array, below: Array, positive: NDArray[np.bool_], own: Groups) -> float:
+    """Variance of the mean of `above`, which is that of `below`, from these structural components."""
+    ups, downs, found = len(above), len(below), float(above.mean())
     count = int(own.max()) + 1
     up = np.bincount(own[positive], weights=above - found, minlength=count)
     down = np.bincount(own[~positive], weights=below - found, minlength=count)

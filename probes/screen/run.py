@@ -109,5 +109,5 @@ class _Measure:
         if self._tools is None:
             self._tools = Writer(self._question), Divergence(self._question)
         writer, divergence = self._tools
-        scores = self._question.scorer(writer.write(arm))
+        scores = self._question.scorer.score(writer.write(arm))
         return Measured(scores, [0.0] * len(self._question.neutral) if not arm.layers else divergence.of(arm))

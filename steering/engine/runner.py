@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from transformers import DynamicCache
 from steering.architectures import state_kind
 from steering.controllers.state_offset import held
 from steering.engine.masks import slot_attention
+from steering.engine.packed import PackedLinears
 from steering.engine.slots import SlotCache, SlotState
 from steering.engine.steered import SlotSteering
 from steering.hooks import steer
@@ -31,8 +33,9 @@ _CLOSE = 0.05
 class Runner:
     """The only place where the model is called. `slots` rows are in the cache, and steered, at most."""
 
-    def __init__(self, lm: LanguageModel, *, slots: int, row_tokens: int) -> None:
+    def __init__(self, lm: LanguageModel, *, slots: int, row_tokens: int, pack: bool = False) -> None:
         self.lm = lm
+        self._packed = PackedLinears(lm.model) if pack else None
         parameters = inspect.signature(lm.model.forward).parameters
         self._cache_name = cache_name(lm.model)
         self._takes_positions = "position_ids" in parameters
@@ -81,7 +84,8 @@ class Runner:
         return (logits if whole else logits[:, -1]).float()
 
     def _call(self, inputs: dict[str, Any]) -> Tensor:
-        with torch.inference_mode(), slot_attention(self.lm.model):
+        packed = nullcontext() if self._packed is None else self._packed.used()
+        with torch.inference_mode(), slot_attention(self.lm.model), packed:
             logits: Tensor = self.lm.model(**inputs, use_cache=True).logits
         return logits
 

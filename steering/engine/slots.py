@@ -13,8 +13,10 @@ set to zero when a row begins. Sliding layers keep all tokens of a row and hide 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from mmap import mmap
 
 import torch
 from torch import Tensor
@@ -247,7 +249,10 @@ class SlotCache(Cache):  # type: ignore[misc]
 
 def _slots(like: Tensor, slots: int, row_tokens: int | None = None) -> Tensor:
     """Zeros (slots, ...) shaped as the rows of `like`; with `row_tokens`, its last axis but one is that long."""
-    shape = list(like.shape[1:])
+    shape = [slots, *like.shape[1:]]
     if row_tokens is not None:
         shape[-2] = row_tokens
-    return torch.zeros(slots, *shape, dtype=like.dtype, device=like.device)
+    if like.device.type != "cpu":
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    # On a CPU straight from the operating system, whose zeros take no memory until they are written.
+    return torch.frombuffer(mmap(-1, math.prod(shape) * like.element_size()), dtype=like.dtype).view(shape)

@@ -6,10 +6,24 @@ runs on is imported when it is made, and comes with the extra that its error nam
 
 from __future__ import annotations
 
-from steering.scorers.base import Scorer, ScorerCard
+from steering.scorers.base import Score, Scorer, ScorerCard
 from steering.scorers.profanity import AltProfanity
+from steering.scorers.relation import Relation, relate
 from steering.scorers.spanish import Spanish
-from steering.scorers.table import SCORERS, make_scorer
+from steering.scorers.table import FORMS, SCORERS, make_scorer, make_scorers
 from steering.scorers.vader import Vader
 
-__all__ = ["SCORERS", "AltProfanity", "Scorer", "ScorerCard", "Spanish", "Vader", "make_scorer"]
+__all__ = [
+    "FORMS",
+    "SCORERS",
+    "AltProfanity",
+    "Relation",
+    "Score",
+    "Scorer",
+    "ScorerCard",
+    "Spanish",
+    "Vader",
+    "make_scorer",
+    "make_scorers",
+    "relate",
+]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from steering.errors import ModelError
-from steering.scorers.base import ScorerCard, has_word
+from steering.scorers.base import Score, Scorer, ScorerCard, judge_words
 
 
-class AltProfanity:
+class AltProfanity(Scorer):
     """`alt-profanity-check`: word counts and a linear SVM whose weights come inside the package. P(profane).
 
     It sees words, not meaning: insults without profanity pass, so a low score is weak evidence of harmlessness.
@@ -31,10 +30,9 @@ class AltProfanity:
             family="bag of words, linear SVM",
             revision=version("alt-profanity-check"),
             trained_on="Jigsaw toxic comments and the tweets of Davidson et al. (2017)",
+            higher_is="toxic",
+            data=("jigsaw toxic", "davidson"),
         )
 
-    def __call__(self, texts: Sequence[str]) -> list[float]:
-        if not texts:
-            return []
-        scores = self._predict(list(texts))
-        return [float(score) if has_word(text) else math.nan for text, score in zip(texts, scores, strict=True)]
+    def judge(self, texts: Sequence[str]) -> list[Score]:
+        return judge_words(texts, self._predict(list(texts))) if texts else []

@@ -8,11 +8,10 @@ tells these two languages apart and nothing else, and is blind to text without a
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
-from steering.scorers.base import ScorerCard
+from steering.scorers.base import Score, Scorer, ScorerCard, unscored
 
 _ENGLISH = """
 about after all also an and any are as at be because been before being but by can could did do does down each for
@@ -31,7 +30,7 @@ _STOPS = {"en": frozenset(_ENGLISH.split()), "es": frozenset(_SPANISH.split())}
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-class Spanish:
+class Spanish(Scorer):
     """Share of Spanish among the stop-words of a text: 1 is Spanish, 0 is English, NaN when it has neither."""
 
     card = ScorerCard(
@@ -39,14 +38,17 @@ class Spanish:
         family="stop-word counts",
         revision="1",
         trained_on=f"nothing: {len(_STOPS['es'])} Spanish and {len(_STOPS['en'])} English stop-words",
+        higher_is="Spanish",
     )
 
-    def __call__(self, texts: Sequence[str]) -> list[float]:
+    def judge(self, texts: Sequence[str]) -> list[Score]:
         return [_share(text) for text in texts]
 
 
-def _share(text: str) -> float:
+def _share(text: str) -> Score:
     words = _WORD.findall(text.lower())
     spanish = sum(word in _STOPS["es"] for word in words)
     english = sum(word in _STOPS["en"] for word in words)
-    return spanish / (spanish + english) if spanish + english else math.nan
+    if not spanish + english:
+        return unscored("it has no stop-word of either language")
+    return Score(spanish / (spanish + english))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from steering.errors import ModelError
-from steering.scorers.base import ScorerCard, has_word
+from steering.scorers.base import WORDLESS, Score, Scorer, ScorerCard, has_word, unscored
 
 
-class Vader:
+class Vader(Scorer):
     """`(compound + 1) / 2`: 0 is as negative as it gets, 1 as positive, 0.5 a text without a word of its lexicon.
 
     Word valences rated by people, with rules for negation, degree and punctuation. It follows words, not opinions:
@@ -29,11 +28,14 @@ class Vader:
             family="lexicon and rules",
             revision=version("vaderSentiment"),
             trained_on="nothing: some 7,500 words and emoticons rated by ten people each",
+            higher_is="positive",
         )
 
-    def __call__(self, texts: Sequence[str]) -> list[float]:
-        return [self._score(text) for text in texts]
+    def judge(self, texts: Sequence[str]) -> list[Score]:
+        return [self._judge(text) for text in texts]
 
-    def _score(self, text: str) -> float:
+    def _judge(self, text: str) -> Score:
         compound = float(self._analyser.polarity_scores(text)["compound"])
-        return (compound + 1) / 2 if compound or has_word(text) else math.nan  # an emoticon has a valence
+        if not compound and not has_word(text):  # an emoticon has a valence
+            return unscored(WORDLESS)
+        return Score((compound + 1) / 2)

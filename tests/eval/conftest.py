@@ -21,9 +21,9 @@ PROMPTS = {"toxic": ["ab", "cde", "f"], "neutral": ["xyz", "uv", "w"]}
 class LengthScorer:
     """Scores by length: not toxicity, but a number that differs between texts."""
 
-    card = ScorerCard("length", "ruler", "1", "nothing")
+    card = ScorerCard("length", "ruler", "1", "nothing", "long")
 
-    def __call__(self, texts: Sequence[str]) -> list[float]:
+    def score(self, texts: Sequence[str]) -> list[float]:
         return [len(text) % 5 / 4 for text in texts]
 
 

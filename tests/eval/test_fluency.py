@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from eval.fluency import conditional_perplexity, repetition
+from eval.fluency import conditional_perplexity
 from steering import LanguageModel
 
 PAIRS = [([5, 6, 7], [8, 9]), ([10], [11, 12, 13, 14, 15]), ([20, 21, 22, 23, 24, 25], [3])]
@@ -34,10 +34,3 @@ def test_an_empty_continuation_has_no_perplexity(lm: LanguageModel) -> None:
     first, second = conditional_perplexity(lm, [([5, 6], []), ([5, 6], [7])])
     assert math.isnan(first)
     assert second > 1
-
-
-def test_repetition_is_the_share_of_four_grams_that_came_before() -> None:
-    assert repetition([1, 2, 3, 4, 5, 6]) == 0.0
-    assert repetition([7] * 20) == pytest.approx(16 / 17)
-    assert repetition([1, 2, 3, 4, 1, 2, 3, 4]) == pytest.approx(1 / 5)
-    assert math.isnan(repetition([1, 2, 3]))

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_an_instructed_text_is_scored_alone_and_its_perplexity_is_behind_the_pla
         )
         assert sample.perplexity == pytest.approx(expected, rel=1e-4)
         assert sample.perplexity != pytest.approx(under_instruction, rel=1e-3)
-        assert sample.score == study.scorer([written.text])[0]
+        assert sample.score == study.scorer.score([written.text])[0]
 
 
 def test_an_interrupted_arm_has_left_its_finished_batches_and_is_done_again(
@@ -61,12 +62,12 @@ def test_an_interrupted_arm_has_left_its_finished_batches_and_is_done_again(
     monkeypatch.setattr(study_module, "BATCH", 2)
     whole = run_study(study, [Arm("none")], tmp_path / "whole")
 
-    def broken(texts: list[str]) -> list[float]:
+    def score(texts: list[str]) -> list[float]:
         if (tmp_path / "out/none.partial").read_text(encoding="utf-8").count("\n") == 4:
             raise KeyboardInterrupt
-        return study.scorer(texts)
+        return study.scorer.score(texts)
 
-    broken.card = study.scorer.card  # type: ignore[attr-defined]
+    broken = SimpleNamespace(card=study.scorer.card, score=score)
     with pytest.raises(KeyboardInterrupt):
         run_study(replace(study, scorer=broken), [Arm("none")], tmp_path / "out")
     left = (tmp_path / "out/none.partial").read_text(encoding="utf-8").splitlines()

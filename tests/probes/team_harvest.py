@@ -1,6 +1,7 @@
 """Run by test_harvest_processes.py, once per process of a team: harvest two corpora, as a training run does.
 
-`die` names a rank and a corpus: that process kills itself when it has read its first batch of that corpus.
+`die` names a rank and a corpus: that process kills itself before its first batch of that corpus. The others of the team
+read none of that corpus until then, or a quick one could leave it nothing to read.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -23,11 +25,15 @@ from steering.tiny import tiny_model
 def main(folder: Path, die: str) -> int:
     """0 when done, 2 with the reason on stderr when refused."""
     torch.set_num_threads(1)
-    lm, read = tiny_model(), filling.read_batch
+    lm, read, fallen = tiny_model(), filling.read_batch, folder / "fallen"
 
     def deadly(*arguments):  # type: ignore[no-untyped-def]
         if die == f"{team().rank}:{part}":
+            fallen.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while die.endswith(f":{part}") and not fallen.exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
         return read(*arguments)
 
     filling.read_batch = deadly

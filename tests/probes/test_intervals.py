@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from probes.measure.intervals import auroc_interval, ece_interval, wilson
-from probes.measure.metrics import ece
+from probes.measure.intervals import auroc_gain, auroc_interval, ece_interval, wilson
+from probes.measure.metrics import auroc, ece
 from probes.measure.reliability import reliability
 
 
@@ -73,6 +73,59 @@ def test_auroc_intervals_hold_the_truth_about_95_times_in_100():
     for _ in range(300):
         labels = random.integers(0, 2, 120)
         low, high = auroc_interval(random.standard_normal(120) + 1.5 * labels, labels)
+        held += low <= truth <= high
+    assert 0.91 <= held / 300 <= 0.99
+
+
+def _two_read_outs(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, and a weak and a better read-out that share most of their noise."""
+    labels = random.integers(0, 2, count)
+    shared = random.standard_normal(count)
+    first, second = (shared + 0.5 * random.standard_normal(count) + gap * labels for gap in (0.8, 1.2))
+    return labels, first, second
+
+
+def test_the_interval_of_a_gain_is_delongs_for_two_read_outs_of_the_same_rows():
+    labels, first, second = _two_read_outs(np.random.default_rng(3), 150)
+
+    def wins(scores: np.ndarray) -> np.ndarray:
+        up, down = scores[labels == 1], scores[labels == 0]
+        return (up[:, None] > down[None, :]) + 0.5 * (up[:, None] == down[None, :])
+
+    up, down = (np.cov(wins(first).mean(side), wins(second).mean(side)) for side in (1, 0))
+    variance = sum(cov[0, 0] + cov[1, 1] - 2 * cov[0, 1] for cov in (up / sum(labels == 1), down / sum(labels == 0)))
+    half = norm.ppf(0.975) * math.sqrt(variance)
+    gain, interval = auroc_gain([first], [second], labels)
+    assert gain == pytest.approx(auroc(second, labels) - auroc(first, labels), abs=1e-12)
+    assert interval == pytest.approx((gain - half, gain + half), abs=1e-9)
+    backwards, (low, high) = auroc_gain([second], [first], labels)
+    assert (backwards, low, high) == pytest.approx((-gain, -interval[1], -interval[0]))
+
+
+def test_a_gain_of_several_read_outs_is_that_of_their_mean_and_of_one_over_itself_nothing():
+    labels, first, second = _two_read_outs(np.random.default_rng(4), 90)
+    gain, _ = auroc_gain([first, -first], [second, first], labels)
+    assert gain == pytest.approx((auroc(second, labels) + auroc(first, labels)) / 2 - 0.5)
+    assert auroc_gain([first], [first], labels) == (0.0, (0.0, 0.0))
+    assert all(map(math.isnan, auroc_gain([first], [second], np.zeros(90, int))[1]))
+
+
+def test_rows_repeated_within_their_group_make_no_gain_surer():
+    labels, first, second = _two_read_outs(np.random.default_rng(5), 80)
+    once = auroc_gain([first], [second], labels)
+    texts = np.repeat(np.arange(80), 5)
+    gain, interval = auroc_gain([first[texts]], [second[texts]], labels[texts], groups=texts)
+    assert gain == pytest.approx(once[0])
+    assert interval == pytest.approx(once[1], abs=1e-9)
+
+
+def test_intervals_of_a_gain_hold_the_truth_about_95_times_in_100():
+    random = np.random.default_rng(6)
+    truth = norm.cdf(1.2 / math.sqrt(2.5)) - norm.cdf(0.8 / math.sqrt(2.5))
+    held = 0
+    for _ in range(300):
+        labels, first, second = _two_read_outs(random, 120)
+        _, (low, high) = auroc_gain([first], [second], labels)
         held += low <= truth <= high
     assert 0.91 <= held / 300 <= 0.99
 

@@ -155,7 +155,22 @@ def test_every_figure_stands_beside_the_artefact_and_the_steered_states_are_told
     before, after = (figures["iteration"][f"probe {at} on states of round 2"] for at in (1, 2))
     assert before["predicted"] <= 0.4 + 1e-4
     assert before["happens"] == after["happens"]
+    gained = figures["iteration"]["probe 2 less probe 1 on states of round 2"]
+    assert gained["auroc"] == pytest.approx(after["auroc"] - before["auroc"])
+    assert gained["low"] < gained["auroc"] < gained["high"]
     assert set(figures["auroc"][OWN]) >= set(figures["auroc"][OTHER])
+
+
+def test_every_compared_figure_has_an_interval_and_the_difference_is_paired(made):
+    figures = json.loads((made / FIGURES).read_text(encoding="utf-8"))
+    assert 0 < figures["test_prompts"] < 120
+    for warning in ("0", "5", "10"):
+        own, other = (figures["auroc"][name][str(figures["best_layer"][name])][warning] for name in (OWN, OTHER))
+        low, high = figures["auroc_interval"][warning][OWN]
+        assert low < own < high
+        gain, (least, most) = figures["gain"][warning]
+        assert gain == pytest.approx(own - other)
+        assert least < gain < most
 
 
 def test_the_same_run_again_gives_the_same_numbers(made, lm, parts, prompts, tmp_path):

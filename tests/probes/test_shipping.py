@@ -20,9 +20,9 @@ from steering.scorers import ScorerCard
 class Letters:
     """Share of vowels: a judge that always has something to judge."""
 
-    card = ScorerCard(name="letters", family="counting", revision="1", trained_on="nothing")
+    card = ScorerCard(name="letters", family="counting", revision="1", trained_on="nothing", higher_is="full of vowels")
 
-    def __call__(self, texts):
+    def score(self, texts):
         return [sum(letter in "aeiou" for letter in text) / max(1, len(text)) for text in texts]
 
 

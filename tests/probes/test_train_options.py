@@ -107,4 +107,4 @@ def test_a_folder_with_brackets_in_its_name_is_printed_whole(given, tmp_path, ca
     assert main([*given, "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{out / 'seas' / '1'}\n"
-    assert str(out / "seas" / "1" / "card.md") in printed.err
+    assert str(out / "seas" / "1" / "card.html") in printed.err

@@ -21,9 +21,9 @@ TOKENS = 6
 class Letters:
     """Share of LETTER in a text; NaN for an empty one."""
 
-    card = ScorerCard("letters", "ruler", "1", "nothing")
+    card = ScorerCard("letters", "ruler", "1", "nothing", "full of one letter")
 
-    def __call__(self, texts: Sequence[str]) -> list[float]:
+    def score(self, texts: Sequence[str]) -> list[float]:
         return [text.count(LETTER) / len(text) if text else math.nan for text in texts]
 
 

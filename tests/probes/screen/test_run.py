@@ -115,9 +115,9 @@ def test_a_killed_screen_goes_on_to_identical_files(whole, planted, ask, planted
     judged = []
 
     class Counting(type(question.scorer)):  # type: ignore[misc]
-        def __call__(self, texts):
+        def score(self, texts):
             judged.append(len(texts))
-            return super().__call__(texts)
+            return super().score(texts)
 
     run(ask(planted_probe, scorer=Counting()), [0, 1, 2], tmp_path)
     assert len(judged) == len(lines) - whole
@@ -138,7 +138,7 @@ def test_silence_counts_as_no_change_and_an_unscored_prompt_is_left_out(ask, pla
         card = ask(planted_probe).scorer.card
         calls = 0
 
-        def __call__(self, texts):
+        def score(self, texts):
             self.calls += 1
             return [math.nan if self.calls > 1 or not at else 0.5 for at, _ in enumerate(texts)]
 
@@ -153,7 +153,7 @@ def test_a_scorer_that_is_blind_to_most_texts_is_refused(ask, planted_probe, tmp
     class Blind:
         card = ask(planted_probe).scorer.card
 
-        def __call__(self, texts):
+        def score(self, texts):
             return [math.nan for _ in texts]
 
     with pytest.raises(ScreenError, match="0 of 12"):
