@@ -52,7 +52,7 @@ class Engine:
         slots: int = 16,
         row_tokens: int | None = None,
         cache_tokens: int | None = None,
-        chunk_tokens: int = 256,
+        chunk_tokens: int = 128,
         max_queue: int = 256,
         pack: bool | None = None,
     ) -> None:
