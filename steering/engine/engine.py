@@ -65,6 +65,8 @@ class Engine:
         self._waiting = Waiting(max_queue)
         self._rows: list[Job] = []
         """Those that write, by slot"""
+        self._reading: list[Job] = []
+        """Short prompts of the pass that runs"""
         self._long: Job | None = None
         self._short_turn = True
         self._closing, self._stopping = threading.Event(), threading.Event()
@@ -174,7 +176,7 @@ class Engine:
                 if self._failure
                 else "the engine was stopped before this answer was ready; ask another server"
             )
-            left = chain(self._rows, [self._long] if self._long else [], self._waiting.drain())
+            left = chain(self._rows, self._reading, [self._long] if self._long else [], self._waiting.drain())
             for job in list(left):
                 job.fail(EngineUnavailable(told))
 
@@ -198,8 +200,7 @@ class Engine:
             if self._rows[slot].is_over():
                 self._leave(slot)
         if self._long is not None and self._long.is_over():
-            self._runner.steering.leave(self.slots)
-            self._long = None
+            self._drop_long()
 
     def _read_prompts(self) -> None:
         """One pass: over short prompts, or over a chunk of the long one; in turns when both wait."""
@@ -222,7 +223,9 @@ class Engine:
             self._runner.steering.join(self.slots, long.steered)
         self._short_turn = False
         if short:
+            self._reading = short
             self._read_short(short)
+            self._reading = []
         elif self._long is not None:
             self._read_long()
 
@@ -241,13 +244,11 @@ class Engine:
                 whole=whole,
             )
         except Exception as error:
-            for at in range(len(jobs)):
-                runner.steering.leave(first + at)
             told = _told(error)
             if told is None:
-                for job in jobs:
-                    job.fail(EngineUnavailable("the engine failed while it ran this request"))
                 raise
+            for at in range(len(jobs)):
+                runner.steering.leave(first + at)
             if len(jobs) == 1:
                 jobs[0].fail(told)
                 return
@@ -277,8 +278,7 @@ class Engine:
                 if told is None:
                     raise
                 job.fail(told)
-                runner.steering.leave(self.slots)
-                self._long = None
+                self._drop_long()
                 return
             job.read += len(chunk)
             if job.request.echo:
@@ -291,7 +291,15 @@ class Engine:
                 self._rows.append(job)
                 self._long = None
                 self._take(slot, logits)
+                if job.ended:  # perhaps with NaN
+                    runner.cache.clear(self.slots)
                 return
+
+    def _drop_long(self) -> None:
+        """Free the slot of the long prompt before it has been read."""
+        self._runner.steering.leave(self.slots)
+        self._runner.cache.clear(self.slots)
+        self._long = None
 
     def _write(self) -> None:
         """One token of every row."""
