@@ -61,7 +61,7 @@ def test_a_long_prompt_of_nan_leaves_nothing_to_the_next_long_one(poisonous, mod
     engine = by_hand(lm, slots=2, chunk_tokens=CHUNK)
     lost, next_one = engine.submit(bad(4 * CHUNK, at=3 * CHUNK - 2)), row(2 * CHUNK + 3, seed=1)
     if cancelled:
-        while engine._long is None or engine._long.read < 3 * CHUNK:
+        while engine._batch.long is None or engine._batch.long.read < 3 * CHUNK:
             engine.turn()
         lost.cancel()
     else:
