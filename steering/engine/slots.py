@@ -32,7 +32,7 @@ from transformers.cache_utils import (
 from steering.errors import UnsupportedModel
 
 ROUND = 16
-"""Attention looks at the longest row of a window, rounded up to this: fewer shapes, aligned reads."""
+"""Where rows differ in length, attention looks at the longest, rounded up to this: fewer shapes, aligned reads."""
 
 
 @dataclass(eq=False)
@@ -70,7 +70,8 @@ class Window:
     def open(self, first: int, lengths: Sequence[int], new: Sequence[int], *, most: int) -> None:
         """Announce the next pass; `most` keys at most are looked at."""
         self.first, self.lengths, self.new, self.width = first, tuple(lengths), tuple(new), max(new)
-        self.seen = min(-(-max(self.ends) // ROUND) * ROUND, most)
+        longest = max(self.ends)
+        self.seen = longest if longest == min(self.ends) else min(-(-longest // ROUND) * ROUND, most)
         self.offsets = torch.tensor([held + own - self.width for held, own in zip(lengths, new, strict=True)])
         self._lines.clear()
 
