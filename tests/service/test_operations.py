@@ -141,7 +141,7 @@ def test_a_client_that_leaves_while_its_text_is_written_makes_room(
         time.sleep(0.02)
         return original(runner, *args, **options)
 
-    with serve(lm, [], max_batch=1) as client:
+    with serve(lm, [], slots=1) as client:
         monkeypatch.setattr(Runner, "read", slow)
         url = f"{client.base_url}/generate"
         with pytest.raises(httpx.ReadTimeout):
