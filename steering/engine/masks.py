@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers.masking_utils import causal_mask_function, eager_mask, sdpa_mask
 
 from steering.architectures import text_config
 from steering.errors import UnsupportedModel
@@ -33,7 +33,9 @@ def _own_eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 def _sdpa(**asked: Any) -> Any:
-    return _allowed(**asked) if _by_row(asked) else sdpa_mask(**asked)
+    if not _by_row(asked):
+        return sdpa_mask(**asked)
+    return None if _sees_all(asked) else _allowed(**asked)
 
 
 def _eager(**asked: Any) -> Any:
@@ -75,6 +77,12 @@ def slot_attention(model: nn.Module) -> Iterator[None]:
 def _switch(model: Any, name: str) -> None:
     for config in (model.config, text_config(model)):
         config._attn_implementation = name
+
+
+def _sees_all(asked: dict[str, Any]) -> bool:
+    """Whether every row reads one token and may look at every key: then there is nothing to mask."""
+    plain = asked["mask_function"] is causal_mask_function and asked["q_length"] == 1
+    return plain and bool((asked["q_offset"] + 1 == asked["kv_offset"] + asked["kv_length"]).all())
 
 
 def _by_row(asked: dict[str, Any]) -> bool:

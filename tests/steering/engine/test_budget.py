@@ -49,7 +49,7 @@ def test_at_every_turn_rows_and_their_tokens_are_within_the_budget(lm, by_hand, 
     answers, most_rows, most_tokens = [engine.submit(row) for row in requests], 0, 0
     while engine.running or engine.waiting:
         engine.turn()
-        held = [*engine._rows, *([engine._long] if engine._long else [])]
+        held = [*engine._batch.rows, *([engine._batch.long] if engine._batch.long else [])]
         assert len(held) == engine.running <= 5
         tokens = sum(len(job.prompt) + job.request.sampling.max_tokens for job in held)
         assert tokens <= budget
