@@ -35,8 +35,12 @@ class Engine:
     `slots` rows are written together. A row holds at most `row_tokens` tokens, and all of them together `cache_tokens`
     (by default, as many as there is room for). Prompts are read `chunk_tokens` at a time. `max_queue` requests may
     wait. `pack` keeps the weights twice for faster steps on a CPU (`steering.engine.packed`); by default, where they
-    are few. Raises SelfTestFailed when the model cannot be steered, UnsupportedModel for caches or attention it does
-    not know, InvalidRequest for a size below 1.
+    are few. `compile` prepares a compiled step for times when at least half of the slots write
+    (`steering.engine.compiled`): a minute or two at start-up, and the weights once more in memory. It takes the place
+    of `pack`, unless both are asked for.
+
+    Raises SelfTestFailed when the model cannot be steered, UnsupportedModel for caches or attention it does not know,
+    ModelError when the step cannot be compiled, InvalidRequest for a size below 1.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Engine:
         chunk_tokens: int = 128,
         max_queue: int = 256,
         pack: bool | None = None,
+        compile: bool = False,  # noqa: A002
     ) -> None:
         sizes = {"slots": slots, "row_tokens": row_tokens, "cache_tokens": cache_tokens, "chunk_tokens": chunk_tokens}
         for name, size in sizes.items():
@@ -65,8 +70,13 @@ class Engine:
         """Whether the next pass over prompts is for short ones, though a long one is being read"""
         self._closing, self._stopping = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
-        packs = packs_by_itself(lm.model) if pack is None else pack
-        self._runner = Runner(lm, slots=slots + 1, row_tokens=self.row_tokens, pack=packs)
+        self._runner = Runner(
+            lm,
+            slots=slots + 1,
+            row_tokens=self.row_tokens,
+            pack=packs_by_itself(lm.model) and not compile if pack is None else pack,
+            compiled_rows=slots if compile else None,
+        )
         self._batch = Batch(self._runner, slots=slots, chunk_tokens=self.chunk_tokens)
         self._thread = threading.Thread(target=self._run, name="tiller-engine", daemon=True)
         self._thread.start()
