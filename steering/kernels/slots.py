@@ -20,7 +20,7 @@ from torch import Tensor
 from steering import record as field
 from steering.compilation import Compiler
 from steering.kernels import single
-from steering.kernels.direct import project_by_address
+from steering.kernels.direct import Call, project_by_address
 from steering.kernels.layer import prepare, single_figures
 from steering.kernels.passing import add_up, announce
 from steering.plan import Plan
@@ -73,8 +73,7 @@ class SlotTables:
     """The tables of all slots, and the buffers of the pass that runs."""
 
     def __init__(self, *, slots: int, layers: int, hidden_size: int) -> None:
-        prepare()
-        self._call = project_by_address()
+        self._call: Call | None = None
         self._figures = np.zeros((layers, slots, 16))
         self._windows = np.full((slots, layers, CONSTRAINTS, 4), _NEVER, dtype=np.int64)
         self._vectors = np.zeros((layers, 2 * slots, hidden_size), dtype=np.float32)
@@ -97,6 +96,9 @@ class SlotTables:
 
     def put(self, slot: int, plan: PlanFigures) -> None:
         """Place a plan in a slot that is free, its totals blank."""
+        if self._call is None:
+            prepare()
+            self._call = project_by_address()
         self._placed[slot], self._acting = plan, None
         self.totals[slot] = self._blank
         self._windows[slot][plan.layers] = plan.windows
@@ -157,6 +159,7 @@ class SlotTables:
     def project(self, layer: int, resid: Tensor) -> Tensor:
         """The steered copy of a contiguous float32 `resid` (rows, seq, hidden_size) at one layer."""
         if resid.shape[1] == 1:
+            assert self._call is not None
             out = resid.clone()
             self._call(int(self._calls[layer].ctypes.data), resid.data_ptr(), out.data_ptr())
             return out
