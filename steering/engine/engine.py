@@ -11,6 +11,7 @@ kept for the next request that begins alike: a prefix read under one plan would 
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future
 
 from steering.engine.batch import Batch
@@ -25,8 +26,10 @@ from steering.selftest import SelfTest, self_test
 
 ROW_TOKENS = 2048
 """Of one row, prompt and continuation, where the model's context is longer or unbounded."""
-_IDLE = 4
-"""Chunks that may be read at once while nobody waits for a next token."""
+_IDLE, _RUSH = 8, 4
+"""Chunks of short prompts that may be read at once while nobody writes, and while as many could join as write."""
+_GATHER = 0.003
+"""Seconds an idle engine lets requests that come together come in before it reads the first."""
 
 
 class Engine:
@@ -192,6 +195,7 @@ class Engine:
             if self._closing.is_set():
                 return False
             self._waiting.wait()
+            time.sleep(_GATHER)
             return True
         self._waiting.sweep()
         self._batch.drop_those_over()
@@ -206,10 +210,12 @@ class Engine:
             self._short_turn = True
             batch.read_long()
             return
+        free = self.slots - batch.running
+        rush = min(free, len(self._waiting)) >= batch.running
         room = Room(
-            slots=self.slots - batch.running,
+            slots=free,
             tokens=self.cache_tokens - batch.tokens,
-            area=self.chunk_tokens * (1 if batch.running else _IDLE),
+            area=self.chunk_tokens * (_IDLE if not batch.running else _RUSH if rush else 1),
             chunk=self.chunk_tokens,
             long=batch.long is None,
         )
