@@ -103,7 +103,12 @@ def _switch(model: Any, name: str) -> None:
 
 
 def _sees_all(asked: dict[str, Any]) -> bool:
-    """Whether every row reads one token and may look at every key: then there is nothing to mask."""
+    """Whether every row reads one token and may look at every key: then there is nothing to mask.
+
+    A compiled graph is for all lengths, and masks always.
+    """
+    if torch.compiler.is_compiling():
+        return False
     plain = asked["mask_function"] is causal_mask_function and asked["q_length"] == 1
     return plain and bool((asked["q_offset"] + 1 == asked["kv_offset"] + asked["kv_length"]).all())
 

@@ -39,6 +39,7 @@ class Runner:
     ) -> None:
         """`compiled_rows` of the slots, from 0 on, can be read by a compiled step."""
         self.lm = lm
+        self._compiled: CompiledStep | None = None
         self._packed = PackedLinears(lm.model) if pack else None
         parameters = inspect.signature(lm.model.forward).parameters
         self._cache_name = cache_name(lm.model)
@@ -53,7 +54,8 @@ class Runner:
         self.steering = SlotSteering(lm, slots=slots)
         self.continues = self._continues()
         """Whether several tokens can be read at once behind others; if not, they are read one by one"""
-        self._compiled = CompiledStep(lm, self.cache, self.steering, rows=compiled_rows) if compiled_rows else None
+        if compiled_rows:
+            self._compiled = CompiledStep(lm, self.cache, self.steering, rows=compiled_rows)
 
     @torch.inference_mode()
     def read(
