@@ -72,6 +72,9 @@ def serve(
         int | None, typer.Option(help="Tokens of all running rows. [default: slots x row-tokens]")
     ] = None,
     chunk_tokens: Annotated[int | None, typer.Option(help="Prompt tokens read in one pass. [default: 128]")] = None,
+    compile: Annotated[  # noqa: A002
+        bool | None, typer.Option("--compile", help="Compile the decoding step: a slow start, a faster server.")
+    ] = None,
     deadline_seconds: Annotated[
         float | None, typer.Option(help="Time a request has, waiting included. [default: 600]")
     ] = None,

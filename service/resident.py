@@ -61,6 +61,8 @@ def load(settings: Settings, *, say: Callable[[str], None] = lambda line: None) 
 
 def start_engine(lm: LanguageModel, settings: Settings) -> Engine:
     """An engine of `lm` with the slots, tokens and queue of `settings`. Raises what `Engine` raises."""
+    if settings.compile:
+        log.info("compiling the decoding step for %d rows, a minute or two", settings.slots)
     return Engine(
         lm,
         slots=settings.slots,
@@ -68,6 +70,7 @@ def start_engine(lm: LanguageModel, settings: Settings) -> Engine:
         cache_tokens=settings.cache_tokens,
         chunk_tokens=settings.chunk_tokens,
         max_queue=settings.max_queue,
+        compile=settings.compile,
     )
 
 

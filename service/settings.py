@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     """Tokens all running rows may hold together. Unset: slots times row_tokens."""
     chunk_tokens: Positive = 128
     """Prompt tokens read in one pass; a longer prompt delays everybody's next token by one such pass at most."""
+    compile: bool = False
+    """Compile the decoding step at start-up: a minute or two, then a third faster where half of the slots are busy."""
     deadline_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     """Time a request has, waiting included, before it is answered with 504; it may ask for less by `timeout`."""
     max_queue: Positive = 256

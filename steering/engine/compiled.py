@@ -34,7 +34,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from steering.architectures import state_kind
 from steering.engine.masks import attend_by_row
-from steering.engine.slots import SlotAttention, SlotCache, Window
+from steering.engine.slots import ROUND, SlotAttention, SlotCache, Window
 from steering.engine.steered import SlotSteering
 from steering.errors import ModelError, UnsupportedModel
 from steering.hooks import Controller, steer
@@ -101,7 +101,7 @@ class CompiledStep:
         rows = len(tokens)
         ids, at = torch.zeros(2, self._rows, dtype=torch.long)
         ids[:rows], at[:rows] = torch.tensor(tokens), window.offsets
-        columns = torch.arange(window.seen)
+        columns = torch.arange(-(-max(window.ends) // ROUND) * ROUND)
         torch._dynamo.mark_dynamic(columns, 0)
         self._steering.open(0, torch.tensor(offsets).unsqueeze(1), padding=self._rows - rows)
         logits = self._step(ids[:, None].to(self._device), at.to(self._device), columns)

@@ -105,7 +105,7 @@ def _switch(model: Any, name: str) -> None:
 def _sees_all(asked: dict[str, Any]) -> bool:
     """Whether every row reads one token and may look at every key: then there is nothing to mask.
 
-    A graph is made for any lengths, so it always masks.
+    A compiled graph is for all lengths, and masks always.
     """
     if torch.compiler.is_compiling():
         return False

@@ -39,6 +39,7 @@ class Runner:
     ) -> None:
         """`compiled_rows` of the slots, from 0 on, can be read by a compiled step."""
         self.lm = lm
+        self._compiled: CompiledStep | None = None
         self._packed = PackedLinears(lm.model) if pack else None
         parameters = inspect.signature(lm.model.forward).parameters
         self._cache_name = cache_name(lm.model)
