@@ -12,9 +12,12 @@ import pytest
 import torch
 
 from steering import Bounds, Constraint, Plan, Request, Sampling, generate
+from steering.architectures import ARCHITECTURES
 
 FAMILIES = ["llama", "mamba", "mamba2", "jamba"]
-MIXED = ("jamba", "zamba2", "bamba", "mamba", "mamba2", "falcon_mamba")
+QUICK = ["falcon_mamba", "gemma2", "gpt2", "mistral", "phi3", "qwen3", "zamba2"]
+OTHERS = sorted(set(ARCHITECTURES) - {*QUICK, *FAMILIES})
+REMEMBERING = ("jamba", "zamba2", "bamba", "mamba", "mamba2", "falcon_mamba")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -29,7 +32,7 @@ def crowd(family, many_plans, rows):
     return rows(list(many_plans(family).values()))
 
 
-@pytest.mark.parametrize("slots", [32, 5])
+@pytest.mark.parametrize("slots", [32, pytest.param(5, marks=pytest.mark.slow)])
 def test_among_32_plans_each_row_is_as_alone(family, crowd, slots, running, as_alone):
     with running(family, slots=slots, chunk_tokens=24) as answers:
         as_alone(family, crowd, answers(crowd))
@@ -76,6 +79,7 @@ def test_rows_whose_neighbours_leave_at_random_are_as_alone(family, crowd, seed,
     as_alone(family, *zip(*kept, strict=True))
 
 
+@pytest.mark.parametrize("model_type", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_every_architecture_writes_what_it_writes_alone(any_lm, make_probe, running, as_alone):
     """Sliding windows, softcapped attention, shared layers, experts: all twenty, in mixed company."""
     low, high = (Constraint(make_probe(any_lm, name=name), Bounds(upper=0.3)) for name in ("one", "two"))
@@ -93,7 +97,7 @@ def test_every_architecture_writes_what_it_writes_alone(any_lm, make_probe, runn
         as_alone(any_lm, requests, answers(requests))
 
 
-@pytest.mark.parametrize("model_type", MIXED)
+@pytest.mark.parametrize("model_type", REMEMBERING)
 def test_state_offsets_act_on_their_rows_only(zoo, model_type, offset_plan, make_probe, running, as_alone):
     lm = zoo(model_type)
     offset, slab = offset_plan(lm), Plan((Constraint(make_probe(lm), Bounds(upper=0.2)),))

@@ -14,6 +14,8 @@ from steering.controllers.base import Settings
 
 ONE_BY_ONE = {"falcon_mamba", "jamba", "mamba"}
 """Transformers reads their prompts from a state of zero, whatever they have read before."""
+FAMILIES = ["llama", "mistral", "mamba2", "jamba"]
+FAMILIES += [pytest.param(name, marks=pytest.mark.slow) for name in ("falcon_mamba", "gemma2", "mamba", "zamba2")]
 CHUNK = 16
 GREEDY = Sampling(max_tokens=6, temperature=0, ignore_eos=True)
 
@@ -36,9 +38,7 @@ def plans(make_fitted, lm):
     ]
 
 
-@pytest.mark.parametrize(
-    "model_type", ["llama", "mistral", "gemma2", "mamba", "mamba2", "falcon_mamba", "jamba", "zamba2"]
-)
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_chunks_give_the_text_the_report_and_the_echo_of_one_pass(zoo, model_type, make_fitted, running, as_alone):
     lm, chunks = zoo(model_type), 2 if model_type in ONE_BY_ONE else 5
     requests = [
