@@ -52,7 +52,6 @@ class Runner:
         spare = ROUND if compiled_rows else 0
         self.cache = SlotCache(like, slots=slots, row_tokens=row_tokens + spare)
         self.steering = SlotSteering(lm, slots=slots)
-        self._compiled: CompiledStep | None = None
         self.continues = self._continues()
         """Whether several tokens can be read at once behind others; if not, they are read one by one"""
         if compiled_rows:
