@@ -39,8 +39,7 @@ class Engine:
     (by default, as many as there is room for). Prompts are read `chunk_tokens` at a time. `max_queue` requests may
     wait. `pack` keeps the weights twice for faster steps on a CPU (`steering.engine.packed`); by default, where they
     are few. `compile` prepares a compiled step for times when at least half of the slots write
-    (`steering.engine.compiled`): a minute or two at start-up, and the weights once more in memory. It takes the place
-    of `pack`, unless both are asked for.
+    (`steering.engine.compiled`): a minute or two at start-up, and the weights once more in memory.
 
     Raises SelfTestFailed when the model cannot be steered, UnsupportedModel for caches or attention it does not know,
     ModelError when the step cannot be compiled, InvalidRequest for a size below 1.
@@ -77,7 +76,7 @@ class Engine:
             lm,
             slots=slots + 1,
             row_tokens=self.row_tokens,
-            pack=packs_by_itself(lm.model) and not compile if pack is None else pack,
+            pack=packs_by_itself(lm.model, copies=2 if compile else 1) if pack is None else pack,
             compiled_rows=slots if compile else None,
         )
         self._batch = Batch(self._runner, slots=slots, chunk_tokens=self.chunk_tokens)

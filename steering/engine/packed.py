@@ -19,7 +19,7 @@ from torch.nn.functional import linear
 
 FEW = 4
 MOST_BYTES = 4 * 2**30
-"""Of weights that are packed without being asked."""
+"""Of copies of weights that are made without being asked."""
 _ROWS = 16
 """The number of rows the layout is made for."""
 
@@ -59,9 +59,9 @@ def linears(model: nn.Module) -> list[nn.Linear]:
     ]
 
 
-def packs_by_itself(model: nn.Module) -> bool:
-    """Whether the weights are few enough to be kept twice without asking."""
-    return 0 < sum(module.weight.numel() * 4 for module in linears(model)) <= MOST_BYTES
+def packs_by_itself(model: nn.Module, *, copies: int) -> bool:
+    """Whether the weights are few enough to be kept so many more times without asking."""
+    return 0 < copies * sum(module.weight.numel() * 4 for module in linears(model)) <= MOST_BYTES
 
 
 def _forward(module: nn.Linear, kept: dict[int, Tensor]) -> Forward:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ CONSTRAINTS = 4
 """Of one plan, at disjoint layers; a plan with more goes through `steering.rows`."""
 
 _NEVER = (0, 0, FOREVER, 0)
+_COMPILED: WeakKeyDictionary[Plan, PlanFigures | None] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,18 @@ class PlanFigures:
 
 
 def compile_plan(plan: Plan, *, hidden_size: int, prompt_tokens: int) -> PlanFigures | None:
-    """The block of one plan; None when it needs more than one verified slab at a layer, or another rule."""
+    """The block of one plan; None when it needs more than one verified slab at a layer, or another rule.
+
+    Made once for a plan, unless it steers the first token, whose place the prompt's length decides.
+    """
+    if any(constraint.prompt == "first" for constraint in plan.constraints):
+        return _compile(plan, hidden_size, prompt_tokens)
+    if plan not in _COMPILED:
+        _COMPILED[plan] = _compile(plan, hidden_size, prompt_tokens)
+    return _COMPILED[plan]
+
+
+def _compile(plan: Plan, hidden_size: int, prompt_tokens: int) -> PlanFigures | None:
     slots = len(plan.constraints)
     slabs = Compiler([plan], hidden_size=hidden_size, slots=slots).alone(0) if slots <= CONSTRAINTS else None
     if slabs is None:
