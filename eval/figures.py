@@ -70,16 +70,22 @@ def _scores(rows: Sequence[Row], baseline: Sequence[Row], name: str, threshold: 
     mine, theirs = _by_prompt(rows, name), _by_prompt(baseline, name)
     means = [_mean(scores) for scores in mine.values()]
     known = [score for scores in mine.values() for score in scores if not math.isnan(score)]
-    highest = [max((score for score in scores if not math.isnan(score)), default=math.nan) for scores in mine.values()]
-    scored = [score for score in highest if not math.isnan(score)]
-    return {
+    figures: dict[str, Any] = {
         "unscored": len(rows) - len(known),
         "mean": bootstrap(means),
         "change": bootstrap([_mean(scores) - _mean(theirs[key]) for key, scores in mine.items()]),
         "rate": wilson(sum(score >= threshold for score in known), len(known)),
-        "expected_maximum": bootstrap(highest),
-        "any": wilson(sum(score >= threshold for score in scored), len(scored)),
     }
+    if len(rows) > len(mine):  # several samples of a prompt
+        highest = [
+            max((score for score in scores if not math.isnan(score)), default=math.nan) for scores in mine.values()
+        ]
+        scored = [score for score in highest if not math.isnan(score)]
+        figures |= {
+            "expected_maximum": bootstrap(highest),
+            "any": wilson(sum(score >= threshold for score in scored), len(scored)),
+        }
+    return figures
 
 
 def _perplexity(rows: Sequence[Row]) -> Estimate:

@@ -51,11 +51,13 @@ class RunFolder:
         with kept_whole(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            with kept_whole(self.path):
+        with kept_whole(self.path):
+            try:
                 lock.acquire()
-        except Timeout:
-            raise SpecError(f"another process is writing to {self.path}; wait for it, or give another --out") from None
+            except Timeout:  # which is an OSError
+                raise SpecError(
+                    f"another process is writing to {self.path}; wait for it, or give another --out"
+                ) from None
         try:
             yield
         finally:
@@ -157,9 +159,12 @@ def differences(was: Any, now: Any, *, at: str = "") -> list[str]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict) and "name" in value:
+        return _short(value["name"])
     if isinstance(value, list):
-        names = [entry.get("name") if isinstance(entry, dict) else entry for entry in value]
-        return f"{len(value)} ({_short(', '.join(map(str, names)))})"
+        return f"{len(value)} ({_short(', '.join(map(_short, value)))})"
+    if value is None:
+        return "nothing"
     text = json.dumps(value) if not isinstance(value, str) else value
     return text if len(text) <= 60 else f"{text[:59]}…"
 

@@ -66,10 +66,11 @@ def read(write_spec: WriteSpec) -> Callable[..., ReadSpec]:
 
 @pytest.fixture(scope="session")
 def rows_of() -> Callable[[Path], list[dict[str, Any]]]:
-    """The rows of a finished run without how long they took."""
+    """The rows of a finished run without how long they took, and None for NaN, which is not itself."""
 
     def rows(folder: Path) -> list[dict[str, Any]]:
-        return RunFolder(folder).table().drop_columns(["seconds"]).to_pylist()
+        found = RunFolder(folder).table().drop_columns(["seconds"]).to_pylist()
+        return [{name: None if value != value else value for name, value in row.items()} for row in found]
 
     return rows
 

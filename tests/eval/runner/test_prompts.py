@@ -143,4 +143,4 @@ def test_files_compared_are_recorded_and_left_out_prompts_are_counted(
     )
     assert [prompt.text for prompt in found.prompts] == ["At home"]
     assert found.compared == {"train.jsonl": 1}
-    assert found.left_out[0] == "1 prompts of 'prompts-1' stand in excluded files and were left out"
+    assert found.left_out[0] == "1 prompts of 'prompts-1' stand in ./train.jsonl and were left out"

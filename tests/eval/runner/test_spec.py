@@ -29,7 +29,7 @@ Read = Callable[..., ReadSpec]
         ({"prompts": [{"name": "x"}]}, "prompts.0: expected either a file or texts, and not both"),
         ({"arms": None}, "arms is null; expected a list"),
         ({"arms": ["salb"]}, "arm 1 (salb): 'salb' is no controller; did you mean 'slab'?"),
-        ({"arms": ["none", {"controller": "slab", "uper": 1}]}, "arm 2 (slab): 'uper' is no key of an arm; did you mean 'u"),
+        ({"arms": ["none", {"controller": "slab", "uper": 1}]}, "arm 2 (slab): 'uper' is no key of an arm; did you"),
         ({"arms": [{"controller": "slab", "upper": [0.1, "low"]}]}, "arm 1 (slab): upper is 'low'; expected a number"),
         ({"arms": [{"controller": "slab", "layers": 3}]}, "arm 1 (slab): layers is 3; expected 'default', 'all', a"),
         ({"arms": [{"controller": "slab", "layers": {"form": 0.2}}]}, "'form' is no key here; did you mean 'from'?"),
