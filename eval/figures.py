@@ -4,6 +4,7 @@ change of a score      mean over prompts of (arm - none), each prompt's samples 
 rate                   share of continuations whose score is at least the threshold; Wilson
 expected maximum       mean over prompts of the highest score of its samples (RealToxicityPrompts, 2009.11462)
 any                    share of prompts with one sample at least at the threshold
+kl                     mean over neutral excerpts of KL(unsteered || steered), in nats; bootstrap
 perplexity             median over continuations of exp(-logprob_sum / logprob_tokens); bootstrap
 """
 
@@ -23,7 +24,13 @@ Row = Mapping[str, Any]
 Key = tuple[str, str]
 
 
-def report(table: pa.Table, identity: Mapping[str, Any], *, left_out: Sequence[str] = ()) -> dict[str, Any]:
+def report(
+    table: pa.Table,
+    identity: Mapping[str, Any],
+    *,
+    neutral: Mapping[str, Sequence[float]] | None = None,
+    left_out: Sequence[str] = (),
+) -> dict[str, Any]:
     """Per arm: n, scores, perplexity, repetition, steering and cost; plain values, None for what cannot be said."""
     rows = table.to_pylist()
     scorers = [name.removeprefix("score.") for name in table.column_names if name.startswith("score.")]
@@ -32,7 +39,8 @@ def report(table: pa.Table, identity: Mapping[str, Any], *, left_out: Sequence[s
     baseline = next(iter(by_arm.values()))
     placebo_of = {arm["name"]: arm["placebo_of"] for arm in identity["arms"]}
     arms = [
-        {"arm": name, "placebo_of": placebo_of[name]} | _figures(mine, baseline, thresholds)
+        {"arm": name, "placebo_of": placebo_of[name], "kl": bootstrap((neutral or {}).get(name, []))}
+        | _figures(mine, baseline, thresholds)
         for name, mine in by_arm.items()
     ]
     found: dict[str, Any] = _plain(

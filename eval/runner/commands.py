@@ -29,7 +29,7 @@ from eval.runner.run import finish, measure_samples, run, sizes_of
 from eval.runner.scorers import load_scorers
 from steering import LanguageModel, load_model
 
-_COST = ("rep-4", "tokens", "edited", "dose", "violations", "tokens/s")
+_COST = ("rep-4", "tokens", "edited", "dose", "KL", "violations", "tokens/s")
 
 Out = Annotated[Path, typer.Option(help="Folder of the run; what is finished there is kept and gone on from.")]
 
@@ -49,6 +49,9 @@ def run_command(
     model: Annotated[str | None, typer.Option(help="Embedded model, Hugging Face id or folder.")] = None,
     server: Annotated[str | None, typer.Option(help="URL of a running server that writes.")] = None,
     probes: Annotated[str | None, typer.Option(help="Folder of probes, <name>/<version> below it.")] = None,
+    n: Annotated[
+        int | None, typer.Option(min=1, help="At most so many prompts of every set, or of every stratum.")
+    ] = None,
     train_data: Annotated[
         list[Path] | None,
         typer.Option(help="JSON lines a probe was trained on: no prompt may stand there. Repeatable."),
@@ -66,7 +69,7 @@ def run_command(
     Example: tiller eval run quick --out runs/quick
     """
     overrides = {"model": model, "server": server, "probes": _absolute(probes)}
-    read = read_spec(spec, data=data, overrides=overrides)
+    read = read_spec(spec, data=data, n=n, overrides=overrides)
 
     def load(name: str) -> LanguageModel:
         return load_model(name, threads=threads)
@@ -133,9 +136,10 @@ def show(found: dict[str, Any], out: Path) -> None:
         ]
         scores.add_row(arm["arm"], str(arm["n"]), *means, _interval(arm["perplexity"], 1))
         steering = arm["steering"]
-        steered = ["-", "-", "-"]
+        steered = ["-", "-", "-", "-"]
         if steering:
-            steered = [_share(steering["edited"]), _number(steering["mean_dose"], 3), str(steering["violations"])]
+            moved = [_share(steering["edited"]), _number(steering["mean_dose"], 3)]
+            steered = [*moved, _number(arm["kl"]["value"], 3), str(steering["violations"])]
         rates = [_share(score["rate"]["value"]) for score in judged]
         measured = [_number(arm["repetition"], 2), _number(arm["new_tokens"], 1), *steered]
         cost.add_row(arm["arm"], *rates, *measured, _number(arm["tokens_per_second"], 0))

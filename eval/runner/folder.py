@@ -4,6 +4,7 @@ run.json                    what the samples depend on; a run that differs is re
 prompts.parquet             set, id, stratum, line, text
 samples/part-00000.parquet  one per chunk
 measures/<name>/            card.json and one part per chunk
+neutral/, neutral.parquet   the divergence of every steered arm on neutral text, where the spec has some
 samples.parquet             the table of all, once everything is there
 provenance.json, report.json
 """
@@ -140,6 +141,14 @@ class RunFolder:
         if not path.is_file():
             raise SpecError(f"{self.path} has no samples.parquet yet; finish the run first")
         return pq.read_table(path)
+
+    def neutral(self) -> dict[str, list[float]]:
+        """Arm -> divergence on each neutral excerpt; empty where none was measured."""
+        path = self.path / "neutral.parquet"
+        found: dict[str, list[float]] = {}
+        for row in pq.read_table(path).to_pylist() if path.is_file() else []:
+            found.setdefault(row["arm"], []).append(row["kl"])
+        return found
 
     def write(self, name: str, document: Mapping[str, Any]) -> None:
         """A JSON document."""

@@ -16,7 +16,7 @@ from eval.runner.layers import ProbeFacts
 from eval.runner.rows import Continuation, Row
 from eval.runner.spec import Decoding
 from eval.runner.writer import WriterFacts
-from steering import Completion, LanguageModel, Plan, ProbeStore, Request, Sampling, TillerError, generate
+from steering import Completion, LanguageModel, Plan, Probe, ProbeStore, Request, Sampling, TillerError, generate
 from steering.controllers.prompt import instructed
 from steering.errors import InvalidRequest
 from steering.generation import encode
@@ -44,6 +44,10 @@ class LocalWriter:
     def probes(self) -> list[str]:
         """Ids of the store's probes."""
         return [probe.id for probe in self._store]
+
+    def loaded(self) -> dict[str, Probe]:
+        """Id -> probe."""
+        return {probe.id: probe for probe in self._store}
 
     def probe(self, name: str) -> ProbeFacts:
         """Of the store."""

@@ -13,6 +13,7 @@ from eval.runner.arms import RunArm, ready_arms
 from eval.runner.errors import SpecError
 from eval.runner.local import LocalWriter
 from eval.runner.measures import LogProbs, Measure, Scores
+from eval.runner.neutral import Excerpt, read_excerpts
 from eval.runner.overlap import refuse_overlap
 from eval.runner.prompts import Prompt, read_prompts
 from eval.runner.provenance import file_hashes
@@ -43,6 +44,8 @@ class Prepared:
     compared: dict[str, int]
     """Training file -> texts the prompts were compared with"""
     files: dict[str, Path]
+    excerpts: list[Excerpt]
+    """Neutral text on which the cost of steering is read"""
 
     @cached_property
     def chunks(self) -> list[Chunk]:
@@ -73,6 +76,7 @@ class Prepared:
             "arms": [arm.to_json() for arm in self.arms],
             "scorers": {scores.name: scores.card for scores in self.scorers.values()},
             "thresholds": {self.scorers[scorer.name].name: scorer.threshold for scorer in spec.scorers},
+            "neutral": hash_json([excerpt.ids for excerpt in self.excerpts]) if self.excerpts else None,
             "chunk": spec.chunk,
             "batch": spec.batch,
         }
@@ -112,11 +116,15 @@ def prepare(
         )
         rows = [Row(arms[0], prompt, 0, 0) for prompt in prompts]
         writer.check(arms, rows, spec.decoding)
+        excerpts = [] if lm is None or spec.server is not None else read_excerpts(read, lm)
     except BaseException:
         writer.close()
         raise
-    named = {source.file: read.path(source.file) for source in spec.prompts if source.file}
-    return Prepared(read, prompts, arms, [*dropped, *without], scorers, writer, lm, compared, named | training)
+    if spec.neutral is not None and not excerpts:
+        without.append("the cost on neutral text was not measured: that needs model and probes here, not on a server")
+    named = [source.file for source in spec.prompts] + [spec.neutral.file if spec.neutral else None]
+    files = {name: read.path(name) for name in named if name is not None} | training
+    return Prepared(read, prompts, arms, [*dropped, *without], scorers, writer, lm, compared, files, excerpts)
 
 
 def hashes(prepared: Prepared) -> dict[str, str]:

@@ -15,7 +15,7 @@ import yaml
 
 from eval.runner.errors import SpecError
 from eval.runner.expansion import expand_arms
-from eval.runner.spec import Spec
+from eval.runner.spec import PromptSource, Spec
 from eval.runner.strict import suggestion, validated
 
 READY = Path(__file__).parents[1] / "specs"
@@ -46,8 +46,12 @@ def ready_specs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(READY.glob("*.yaml"))}
 
 
-def read_spec(source: str, *, data: Path | None = None, overrides: Mapping[str, Any] | None = None) -> ReadSpec:
+def read_spec(
+    source: str, *, data: Path | None = None, n: int | None = None, overrides: Mapping[str, Any] | None = None
+) -> ReadSpec:
     """The spec in the file `source`, or the ready one of that name; `overrides` replace top-level keys.
+
+    No prompt set (or stratum, where the spec says n of each) has more than `n`.
 
     Raises SpecError for what is absent, no YAML, or not a spec, naming the key.
     """
@@ -65,8 +69,17 @@ def read_spec(source: str, *, data: Path | None = None, overrides: Mapping[str, 
         written["model"] = "smollm2-135m-instruct"
     arms = expand_arms(written.get("arms"))
     spec = validated(Spec, written | {"arms": arms}, where=path.name)
+    if n is not None:
+        spec = spec.model_copy(update={"prompts": [_at_most(n, prompts) for prompts in spec.prompts]})
     root = data if data is not None else path.parent / (spec.data or ".")
     return ReadSpec(spec, path.parent, root, source, shipped)
+
+
+def _at_most(n: int, source: PromptSource) -> PromptSource:
+    key, asked = ("n_per_stratum", source.n_per_stratum) if source.n_per_stratum else ("n", source.n)
+    if source.texts is not None and asked is None:
+        asked = len(source.texts)
+    return source.model_copy(update={key: min(n, asked or n)})
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]

@@ -12,12 +12,17 @@ import pyarrow as pa
 from eval.figures import report
 from eval.runner.folder import RunFolder
 from eval.runner.listener import Listener
+from eval.runner.local import LocalWriter
 from eval.runner.measures import Measure
+from eval.runner.neutral import NEUTRAL, divergences
 from eval.runner.parts import Parts, write_table
 from eval.runner.prepare import Prepared, hashes
 from eval.runner.provenance import now, session
 from eval.runner.rows import Chunk, Continuation
 from eval.runner.schema import LOGPROBS, SAMPLES
+
+EXCERPTS = 4
+"""Excerpts measured together: their logits are whole vocabularies per token."""
 
 
 def run(prepared: Prepared, folder: RunFolder, *, listener: Listener, arguments: Sequence[str] = ()) -> dict[str, Any]:
@@ -32,6 +37,7 @@ def run(prepared: Prepared, folder: RunFolder, *, listener: Listener, arguments:
         assert sizes == [len(chunk.rows) for chunk in prepared.chunks]
         for measure in prepared.measures():
             measure_samples(measure, folder, sizes, listener=listener)
+        measure_neutral(prepared, folder, listener=listener)
         found = finish(folder, left_out=prepared.left_out)
         record["sessions"][-1]["ended"] = now()
         folder.write("provenance.json", record)
@@ -65,6 +71,24 @@ def measure_samples(measure: Measure, folder: RunFolder, sizes: Sequence[int], *
         listener.advance(sizes[index])
 
 
+def measure_neutral(prepared: Prepared, folder: RunFolder, *, listener: Listener) -> None:
+    """`neutral.parquet`: the divergence of every steered arm on every excerpt; nothing where there are none."""
+    writer, excerpts = prepared.writer, prepared.excerpts
+    if not excerpts or not isinstance(writer, LocalWriter):
+        return
+    arms, lead = [arm for arm in prepared.arms if arm.steered], prepared.read.spec.neutral
+    assert lead is not None
+    pieces = [excerpts[at : at + EXCERPTS] for at in range(0, len(excerpts), EXCERPTS)]
+    sizes = [len(arms) * len(piece) for piece in pieces]
+    parts = Parts(folder.path / "neutral", NEUTRAL)
+    missing = [index for index, size in enumerate(sizes) if not parts.has(index, rows=size)]
+    listener.begin("neutral text", total=sum(sizes), done=sum(sizes) - sum(sizes[index] for index in missing))
+    for index in missing:
+        parts.write(index, divergences(writer.lm, writer.loaded(), arms, pieces[index], lead=lead.lead))
+        listener.advance(sizes[index])
+    write_table(folder.path / "neutral.parquet", pa.concat_tables([parts.read(index) for index in range(len(sizes))]))
+
+
 def finish(folder: RunFolder, *, left_out: Sequence[str] = ()) -> dict[str, Any]:
     """Put `samples.parquet` and `report.json` together from the parts, and return the report."""
     identity = folder.identity()
@@ -81,7 +105,7 @@ def finish(folder: RunFolder, *, left_out: Sequence[str] = ()) -> dict[str, Any]
     arms = table.column("arm").to_pylist()
     order = sorted(range(len(arms)), key=lambda at: place[arms[at]])  # stable: prompts and samples stay in order
     write_table(folder.path / "samples.parquet", table.take(pa.array(order)).combine_chunks())
-    found = report(folder.table(), identity, left_out=left_out)
+    found = report(folder.table(), identity, neutral=folder.neutral(), left_out=left_out)
     folder.write("report.json", found)
     return found
 
