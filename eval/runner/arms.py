@@ -16,6 +16,7 @@ from eval.runner.layers import ProbeFacts, layers_of
 from eval.runner.spec import ArmSpec, ConstraintSpec
 from steering.controllers.prompt import INSTRUCTIONS
 from steering.controllers.table import BOUNDED, ControllerName, RuleName
+from steering.errors import UnknownProbe
 from steering.plan import Plan
 from steering.probe import Probe
 
@@ -60,7 +61,11 @@ def ready_arms(
     arms: list[RunArm] = [RunArm(NONE)]
     left_out = []
     for spec in specs:
-        arm = _ready(spec, find=find, only_probe=only_probe, depth=num_hidden_layers)
+        try:
+            arm = _ready(spec, find=find, only_probe=only_probe, depth=num_hidden_layers)
+        except (SpecError, UnknownProbe) as error:
+            named = spec.name or " and ".join(constraint.controller for constraint in spec.constraints)
+            raise SpecError(f"arm '{named}': {error}", param=getattr(error, "param", None) or "probe") from None
         if arm == arms[0]:
             continue
         arms.append(arm)
@@ -93,9 +98,7 @@ def _ready(spec: ArmSpec, *, find: Find, only_probe: str | None, depth: int) -> 
     for constraint in spec.constraints:
         name = constraint.probe or only_probe
         if name is None:
-            raise SpecError(
-                f"arm '{constraint.controller}' names no probe; set `probe` there or in the spec", param="probe"
-            )
+            raise SpecError("it names no probe, and there are several; set `probe` there or in the spec", param="probe")
         facts = find(name)
         held.append(_held(constraint, facts, depth=depth))
     if not held:
@@ -114,15 +117,13 @@ def _held(spec: ConstraintSpec, facts: ProbeFacts, *, depth: int) -> Held:
     if bounded and lower is None and upper is None:
         if "space" in spec.model_fields_set and space != facts.default.space:
             raise SpecError(
-                f"arm '{spec.controller}' says space '{space}' but no bound, and the default bounds of {facts.id} are "
+                f"it says space '{space}' but no bound, and the default bounds of {facts.id} are "
                 f"in '{facts.default.space}'; give lower or upper",
                 param="space",
             )
         lower, upper, space = facts.default.lower, facts.default.upper, facts.default.space
     if not bounded and (lower is not None or upper is not None or "space" in spec.model_fields_set):
-        raise SpecError(
-            f"arm '{spec.controller}': the controller holds no bounds; leave lower, upper and space out", param="lower"
-        )
+        raise SpecError("the controller holds no bounds; leave lower, upper and space out", param="lower")
     start, stop = spec.generation or (0, None)
     proportional, integral, derivative = spec.gains
     return Held(

@@ -18,7 +18,7 @@ from eval.runner.spec import Decoding
 from eval.runner.writer import WriterFacts
 from steering import Completion, LanguageModel, Plan, Probe, ProbeStore, Request, Sampling, TillerError, generate
 from steering.controllers.prompt import instructed
-from steering.errors import InvalidRequest
+from steering.errors import InvalidRequest, UnknownProbe
 from steering.generation import encode
 from steering.version import __version__
 
@@ -51,6 +51,10 @@ class LocalWriter:
 
     def probe(self, name: str) -> ProbeFacts:
         """Of the store."""
+        if not self.probes:
+            raise UnknownProbe(
+                f"no probes are at hand for {self.lm.name}; give the folder that holds them with --probes"
+            )
         probe = self._store.get(name)
         return ProbeFacts(probe.id, self._store.sha256(probe.id), tuple(probe.layers), probe.manifest.default)
 

@@ -70,13 +70,15 @@ class Prepared:
             "version": facts.version,
             "probes": self.probes,
             "prompts": {name: sum(prompt.set == name for prompt in self.prompts) for name in self._sets},
-            "prompts_sha256": hash_json([[prompt.set, prompt.id, prompt.text] for prompt in self.prompts]),
+            "prompts_sha256": hash_json(
+                [[prompt.set, prompt.id, prompt.stratum, prompt.text] for prompt in self.prompts]
+            ),
             "decoding": spec.decoding.model_dump(),
             "samples": spec.samples,
             "arms": [arm.to_json() for arm in self.arms],
             "scorers": {scores.name: scores.card for scores in self.scorers.values()},
             "thresholds": {self.scorers[scorer.name].name: scorer.threshold for scorer in spec.scorers},
-            "neutral": hash_json([excerpt.ids for excerpt in self.excerpts]) if self.excerpts else None,
+            "neutral": self._neutral,
             "chunk": spec.chunk,
             "batch": spec.batch,
         }
@@ -84,6 +86,13 @@ class Prepared:
     @property
     def _sets(self) -> list[str]:
         return list(dict.fromkeys(prompt.set for prompt in self.prompts))
+
+    @property
+    def _neutral(self) -> dict[str, Any] | None:
+        wanted = self.read.spec.neutral
+        if wanted is None or not self.excerpts:
+            return None
+        return {"lead": wanted.lead, "sha256": hash_json([excerpt.ids for excerpt in self.excerpts])}
 
     def measures(self) -> list[Measure]:
         """Log-probabilities where there is a model, then every scorer."""

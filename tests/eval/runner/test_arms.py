@@ -96,8 +96,9 @@ def test_every_controller_can_be_an_arm(make_ready: Ready) -> None:
 def test_an_arm_that_cannot_be_run_is_refused_by_name_before_anything_is_written(
     make_ready: Ready, arm: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(Exception) as refused:  # noqa: PT011 - SpecError or UnknownProbe
+    with pytest.raises(SpecError) as refused:
         make_ready(arms=[arm])
+    assert str(refused.value).startswith(f"arm '{arm['controller']}")
     assert message in str(refused.value)
 
 

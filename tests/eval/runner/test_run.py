@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,24 @@ from eval.runner import local
 from eval.runner.errors import SpecError
 from eval.runner.folder import RunFolder
 from eval.runner.listener import Silent
+from eval.runner.local import LocalWriter
 from eval.runner.prepare import Prepared
 from eval.runner.rows import sample_seed
 from eval.runner.run import finish, measure_samples, run, sizes_of
 from eval.runner.schema import LOGPROBS, SAMPLES
 from eval.runner.scorers import load_scorers
-from steering import Bounds, Constraint, LanguageModel, Plan, Request, Sampling, generate
+from steering import (
+    Bounds,
+    Completion,
+    Constraint,
+    Engine,
+    LanguageModel,
+    Plan,
+    ProbeStore,
+    Request,
+    Sampling,
+    generate,
+)
 from steering.controllers.prompt import instructed
 from steering.generation import encode
 from steering.scorers import Spanish
@@ -120,6 +132,22 @@ def test_chunks_and_batches_change_no_row(make_ready: Ready, do_run: Run, rows_o
     for a, b in zip(rows_of(tmp_path / "a"), rows_of(tmp_path / "b"), strict=True):
         for name in ("arm", "prompt_id", "sample", "seed", "token_ids", "continuation"):
             assert a[name] == b[name]
+
+
+def test_an_engine_that_answers_by_futures_goes_in_the_same_place(
+    make_ready: Ready, do_run: Run, rows_of: Rows, lm: LanguageModel, tmp_path: Path
+) -> None:
+    do_run(make_ready(), tmp_path / "plain")
+    prepared = make_ready()
+    with Engine(lm) as engine:
+
+        def through(requests: Sequence[Request]) -> list[Completion]:
+            return [answer.result() for answer in [engine.submit(request) for request in requests]]
+
+        writer = LocalWriter(lm, ProbeStore.open(tmp_path / "probes", lm), batch=16, run=through)
+        do_run(replace(prepared, writer=writer), tmp_path / "engine")
+    for name in ("arm", "prompt_id", "sample", "token_ids", "continuation"):
+        assert [row[name] for row in rows_of(tmp_path / "engine")] == [row[name] for row in rows_of(tmp_path / "plain")]
 
 
 def test_a_scorer_that_cannot_load_stops_the_run_before_anything_is_written(make_ready: Ready, tmp_path: Path) -> None:
