@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +11,10 @@ import pytest
 
 from eval.__main__ import main
 from eval.runner import commands
+from eval.runner.local import LocalWriter
 from eval.runner.reading import ready_specs
+from eval.runner.rows import Continuation, Row
+from eval.runner.spec import Decoding
 from steering import LanguageModel
 
 
@@ -88,6 +91,25 @@ def test_a_mistake_is_one_line_and_code_2(
     said = capsys.readouterr().err.strip()
     assert said == "error: arm 1 (salb): 'salb' is no controller; did you mean 'slab'?"
     assert not out.exists()
+
+
+def test_ctrl_c_says_that_what_is_finished_is_kept_and_so_it_is(
+    write_spec: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, out, real, written = str(write_spec()), str(tmp_path / "out"), LocalWriter.write, []
+
+    def interrupted(self: LocalWriter, rows: Sequence[Row], decoding: Decoding) -> Iterator[Continuation]:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(rows)
+        return real(self, rows, decoding)
+
+    monkeypatch.setattr(LocalWriter, "write", interrupted)
+    assert main(["run", spec, "--out", out]) == 130
+    assert "what is finished is kept, the same command goes on from there" in capsys.readouterr().err
+    assert len(list((tmp_path / "out/samples").glob("part-*.parquet"))) == 2
+    monkeypatch.setattr(LocalWriter, "write", real)
+    assert main(["run", spec, "--out", out]) == 0
 
 
 def test_the_ready_specs_are_listed_and_can_be_copied(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
