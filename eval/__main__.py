@@ -1,6 +1,7 @@
 """python -m eval quality --data ../shared/data --probe probes/pretrained/smollm2-135m-instruct/toxicity/1
 
-Offline evaluation. `quality` makes the table of the README: toxicity against fluency, beside its placebo.
+Offline evaluation. `run` carries out a spec and `rescore` judges its samples anew (`eval.runner`). `quality` makes the
+table of the README: toxicity against fluency, beside its placebo.
 `controllers` puts every controller beside the slab.
 """
 
@@ -26,6 +27,7 @@ from eval.grid import controller_arms, usable
 from eval.prompts import read_rtp
 from eval.quality_table import plot, summarise, to_markdown
 from eval.readme import replace_section
+from eval.runner import commands
 from eval.sample import Sample
 from eval.study import Study, run_study
 from steering import load_model, load_probe
@@ -38,6 +40,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+commands.register(app)
 
 Data = Annotated[Path, typer.Option(help="Folder that holds prompts/rtp_prompts.jsonl.gz.")]
 ProbeFolder = Annotated[Path, typer.Option(help="Folder of the toxicity probe, <name>/<version>.")]
@@ -171,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app,
         argv,
         prog_name="tiller eval",
-        interrupted="interrupted; finished arms are kept, the same command goes on from there",
+        interrupted="interrupted; what is finished is kept, the same command goes on from there",
     )
 
 
