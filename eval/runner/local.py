@@ -19,7 +19,7 @@ from eval.runner.writer import WriterFacts
 from steering import Completion, LanguageModel, Plan, Probe, ProbeStore, Request, Sampling, TillerError, generate
 from steering.controllers.prompt import instructed
 from steering.errors import InvalidRequest, UnknownProbe
-from steering.generation import encode
+from steering.requests import encode
 from steering.version import __version__
 
 Run = Callable[[Sequence[Request]], Sequence[Completion]]

@@ -16,7 +16,7 @@ import pyarrow as pa
 from eval.fluency import conditional_perplexity
 from eval.runner.schema import LOGPROBS, score_column, score_schema
 from steering import LanguageModel
-from steering.generation import encode
+from steering.requests import encode
 from steering.scorers import Scorer
 
 PromptTexts = Mapping[tuple[str, str], str]
