@@ -138,8 +138,8 @@ def against_generate(lm: LanguageModel, batch: int, effort: Effort, *, fast: boo
         )
     bar = 1.3 if fast else 1.0
     return {
-        "what": "a", "batch": batch, "compiled": fast, "engine": batch * count / ours, "generate": batch * count / theirs,
-        "ratio": ratio, "bar": bar if not fast or batch == 16 else None,
+        "what": "a", "batch": batch, "compiled": fast, "engine": batch * count / ours,
+        "generate": batch * count / theirs, "ratio": ratio, "bar": bar if not fast or batch == 16 else None,
     }  # fmt: skip
 
 
@@ -170,7 +170,8 @@ def different_plans(lm: LanguageModel, probe: Probe, effort: Effort) -> dict[str
     with engine(lm, 32) as running:
         ours, theirs, ratio = versus(lambda: submitted(running, requests, gaps), one_by_one, rounds=effort.rounds)
     return {
-        "what": "b", "plans": 32, "engine": 32 * count / ours, "one_by_one": 32 * count / theirs, "ratio": ratio, "bar": 8.0,
+        "what": "b", "plans": 32, "engine": 32 * count / ours, "one_by_one": 32 * count / theirs,
+        "ratio": ratio, "bar": 8.0,
     }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from steering.tiny import tiny_probe
 
 NEW_TOKENS = 32
 LONG = 2000
+PROMPT = "The weather in spring is often said to be a good time to walk along the river with old friends"
 
 
 class Clock:
@@ -95,9 +96,7 @@ def clients(engine: Engine, prompt: tuple[int, ...], count: int, *, seconds: flo
 
 def latency(lm: LanguageModel, *, seconds: float) -> Iterator[dict[str, Any]]:
     """Every number of clients, then the long prompts."""
-    prompt = tuple(
-        lm.tokenizer("The weather in spring is often said to be a good time to walk along the river")["input_ids"]
-    )
+    prompt = tuple(lm.tokenizer(PROMPT)["input_ids"])
     with Engine(lm, slots=32) as engine:
         for count in (1, 8, 32, 64):
             yield clients(engine, prompt, count, seconds=seconds, long=False)
@@ -113,9 +112,7 @@ def resident() -> float:
 def memory(lm: LanguageModel) -> dict[str, Any]:
     """Resident megabytes after every 500 of 2,000 requests."""
     drawn = random.Random(0)
-    ids = lm.tokenizer("The weather in spring is often said to be a good time to walk along the river with friends")[
-        "input_ids"
-    ]
+    ids = lm.tokenizer(PROMPT)["input_ids"]
     plan = Plan((Constraint(tiny_probe(lm), Bounds(upper=0.2), layers=(10, 20)),))
     found = []
     with Engine(lm, slots=16) as engine:
@@ -131,12 +128,8 @@ def memory(lm: LanguageModel) -> dict[str, Any]:
                 answer.result()
             found.append(round(resident(), 1))
         reserved = round(engine.cache_bytes / 2**20)
-    return {
-        "what": "memory",
-        "after_500_1000_1500_2000": found,
-        "growth": found[3] - found[1],
-        "cache_reserved": reserved,
-    }
+    growth = round(found[3] - found[1], 1)
+    return {"what": "memory", "after_500_1000_1500_2000": found, "growth": growth, "cache_reserved": reserved}
 
 
 def main() -> int:

@@ -64,7 +64,17 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(help="Torch threads on CPU. [default: cores that are not busy]")
     ] = None,
-    max_batch: Annotated[int | None, typer.Option(help="Rows run together. [default: 16]")] = None,
+    slots: Annotated[int | None, typer.Option(help="Rows run together. [default: 16]")] = None,
+    row_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of one row, prompt and continuation. [default: 2048, or the context]")
+    ] = None,
+    cache_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of all running rows. [default: slots x row-tokens]")
+    ] = None,
+    chunk_tokens: Annotated[int | None, typer.Option(help="Prompt tokens read in one pass. [default: 256]")] = None,
+    deadline_seconds: Annotated[
+        float | None, typer.Option(help="Time a request has, waiting included. [default: 600]")
+    ] = None,
     max_queue: Annotated[int | None, typer.Option(help="Rows that may wait. [default: 256]")] = None,
     max_prompts: Annotated[int | None, typer.Option(help="Continuations per request. [default: 32]")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Largest max_tokens. [default: 1024]")] = None,

@@ -17,9 +17,11 @@ from starlette.exceptions import HTTPException
 
 from service.validation import describe_validation, printable
 from steering.errors import (
+    DeadlineExceeded,
     EngineUnavailable,
     InvalidBounds,
     InvalidRequest,
+    NotEnoughMemory,
     ProbeMismatch,
     PromptTooLong,
     SteeringNotApplied,
@@ -58,7 +60,9 @@ TABLE: dict[type[TillerError], Kind] = {
     UnknownProbe: Kind(404, "not_found_error", "probe_not_found"),
     SteeringNotApplied: NOT_APPLIED,
     ProbeMismatch: Kind(409, "conflict_error", "probe_model_mismatch"),
+    DeadlineExceeded: Kind(504, "timeout_error", "deadline_exceeded"),
     EngineUnavailable: Kind(503, "unavailable_error", "engine_unavailable"),
+    NotEnoughMemory: Kind(503, "unavailable_error", "not_enough_memory"),
 }
 
 _ROUTING = {
@@ -105,7 +109,7 @@ def describe(error: TillerError, *, within: str = "", param: str | None = None) 
     if kind is NOT_APPLIED:
         return not_applied()
     named = getattr(error, "param", None) or param
-    headers = {"x-should-retry": "false"} if isinstance(error, ProbeMismatch) else {}
+    headers = {"x-should-retry": "false"} if isinstance(error, (ProbeMismatch, DeadlineExceeded)) else {}
     if isinstance(error, EngineUnavailable):
         headers = (
             {"x-should-retry": "false"}

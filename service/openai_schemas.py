@@ -9,8 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from service.schemas import SamplingFields
-from service.steering_field import Steering
+from service.schemas import Alternatives, GenerationFields
 from service.validation import Strict, either, refusal, shown
 
 _ANY = object()
@@ -19,7 +18,6 @@ _ANY = object()
 _COMMON: dict[str, tuple[Any, ...]] = {
     "stream": (False,),
     "stream_options": (),
-    "logprobs": (False,),
     "user": (_ANY,),
     "safety_identifier": (_ANY,),
     "prompt_cache_key": (_ANY,),
@@ -50,10 +48,10 @@ class _Neutral(Strict):
         return {key: value for key, value in data.items() if key not in cls.neutral}
 
 
-class CompletionRequest(SamplingFields, _Neutral):
-    """`POST /v1/completions`. Also taken at their neutral value: stream, logprobs, echo and their kin."""
+class CompletionRequest(GenerationFields, _Neutral):
+    """`POST /v1/completions`. Also taken at their neutral value: stream, best_of, suffix and their kin."""
 
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = _COMMON | {"echo": (False,), "best_of": (1,), "suffix": ("",)}
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = _COMMON | {"best_of": (1,), "suffix": ("",)}
 
     model: str | None = None
     """The served model (`GET /v1/models`); may be left out."""
@@ -64,11 +62,22 @@ class CompletionRequest(SamplingFields, _Neutral):
         | Annotated[list[Annotated[list[int], Field(min_length=1)]], Field(min_length=1)],
         either("a string, a list of strings, token ids, or lists of token ids; none of them empty"),
     ]
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """New tokens at most; 16 when null, as OpenAI has it."""
-    n: Annotated[int, Field(ge=1)] = 1
-    """Continuations per prompt; the i-th is drawn with seed + i."""
-    steering: Steering = None
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    """New tokens at most; 16 when null, as OpenAI has it. 0, with `echo`, only scores the prompt."""
+    logprobs: Alternatives | None = None
+    """Report log-probabilities, with this many likeliest tokens beside each."""
+    echo: bool | None = None
+    """The text begins with the prompt, and so do the log-probabilities."""
+
+    @model_validator(mode="after")
+    def _nothing_is_asked_for_on_purpose(self) -> CompletionRequest:
+        if self.max_tokens == 0 and not self.echo:
+            raise refusal(
+                "nothing_to_do",
+                "max_tokens is 0; expected at least 1, or echo: true beside it, to have the prompt scored",
+                at="max_tokens",
+            )
+        return self
 
     @property
     def prompts(self) -> list[str | tuple[int, ...]]:
@@ -112,11 +121,10 @@ class Message(_Neutral):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class ChatRequest(SamplingFields, _Neutral):
+class ChatRequest(GenerationFields, _Neutral):
     """`POST /v1/chat/completions`."""
 
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = _COMMON | {
-        "top_logprobs": (0,),
         "response_format": ({"type": "text"},),
         "tools": ([],),
         "tool_choice": ("none", "auto"),
@@ -135,9 +143,25 @@ class ChatRequest(SamplingFields, _Neutral):
     """New tokens at most; 128 when neither this nor `max_completion_tokens` is given."""
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """The newer name of `max_tokens`, and stronger."""
-    n: Annotated[int, Field(ge=1)] = 1
-    """Answers; the i-th is drawn with seed + i."""
-    steering: Steering = None
+    logprobs: bool | None = None
+    """Report the log-probability of every new token."""
+    top_logprobs: Alternatives | None = None
+    """And of this many likeliest ones beside it; needs `logprobs: true`."""
+
+    @model_validator(mode="after")
+    def _rivals_need_logprobs(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise refusal(
+                "needs_logprobs",
+                f"top_logprobs is {self.top_logprobs} and logprobs was not asked for; set logprobs: true",
+                at="top_logprobs",
+            )
+        return self
+
+    @property
+    def alternatives(self) -> int | None:
+        """Likeliest tokens to be told beside each token; None for no report."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
     def limit(self) -> tuple[int | None, str]:

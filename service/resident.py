@@ -6,23 +6,29 @@ its self-test.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 from service.errors import FAILED, LOADING, ApiError
 from service.settings import Settings
+from service.token_text import TokenText
 from steering.embedded import EMBEDDED, get_model
 from steering.engine import Engine
 from steering.errors import TillerError
-from steering.models import load_model
+from steering.models import LanguageModel, load_model
 from steering.store import ProbeStore
 
 _LOADER_GRACE = 5.0
 """Seconds a load that is still going is given when the server stops; it cannot be interrupted."""
+
+Result = TypeVar("Result")
 
 log = logging.getLogger("uvicorn.error")
 
@@ -33,6 +39,11 @@ class Loaded:
 
     engine: Engine
     probes: ProbeStore
+
+    @cached_property
+    def tokens(self) -> TokenText:
+        """What the model's tokens stand for."""
+        return TokenText(self.engine.lm.tokenizer)
 
 
 def load(settings: Settings, *, say: Callable[[str], None] = lambda line: None) -> Loaded:
@@ -45,7 +56,19 @@ def load(settings: Settings, *, say: Callable[[str], None] = lambda line: None) 
     lm = load_model(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
     folder = settings.probe_folder()
     probes = ProbeStore() if folder is None else ProbeStore.open(folder, lm, level=settings.probe_compat)
-    return Loaded(Engine(lm, slots=settings.max_batch, max_queue=settings.max_queue), probes)
+    return Loaded(start_engine(lm, settings), probes)
+
+
+def start_engine(lm: LanguageModel, settings: Settings) -> Engine:
+    """An engine of `lm` with the slots, tokens and queue of `settings`. Raises what `Engine` raises."""
+    return Engine(
+        lm,
+        slots=settings.slots,
+        row_tokens=settings.row_tokens,
+        cache_tokens=settings.cache_tokens,
+        chunk_tokens=settings.chunk_tokens,
+        max_queue=settings.max_queue,
+    )
 
 
 class Resident:
@@ -61,8 +84,7 @@ class Resident:
         """Why loading failed, if it did."""
         self.seconds = 0.0
         """How long loading took."""
-        self.admission = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tiller-admission")
-        """Where prompts are tokenised and queued, in order and off the event loop."""
+        self._admission = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tiller-admission")
 
     def start(self) -> None:
         """Begin to load."""
@@ -78,6 +100,10 @@ class Resident:
             raise ApiError(FAILED, "the engine has ended; restart the server or ask another", headers=_NO_RETRY)
         return self._loaded
 
+    async def aside(self, work: Callable[[], Result]) -> Result:
+        """Run `work` where prompts are tokenised and queued: one thread, in order, off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._admission, work)
+
     def check_alive(self) -> None:
         """Raise ApiError 503 when this process will never answer (again); loading is no such case."""
         if self.failure is not None or self._loaded is not None:
@@ -92,7 +118,7 @@ class Resident:
         """Finish what was accepted and end the threads."""
         self._stopped.set()
         self._thread.join(_LOADER_GRACE)
-        self.admission.shutdown()
+        self._admission.shutdown()
         if self._loaded is not None:
             self._loaded.engine.close()
 

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from service.steering_field import Number, Steering
 from service.validation import Strict, either, refusal, shown
+from steering.engine import Priority
+from steering.requests import MAX_LOGPROBS
 from steering.sampling import MAX_BIAS, MAX_PENALTY
 
 MAX_STOPS = 16
@@ -22,6 +24,8 @@ Stop = Annotated[
     str | Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=MAX_STOPS)] | None,
     either(f"a string, or a list of at most {MAX_STOPS} strings of at most 256 characters"),
 ]
+Alternatives = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
+"""Likeliest tokens to be told beside each token."""
 Penalty = Annotated[Number, Field(ge=-MAX_PENALTY, le=MAX_PENALTY)]
 
 
@@ -73,15 +77,26 @@ class SamplingFields(Strict):
         return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
 
-class GenerateRequest(SamplingFields):
+class GenerationFields(SamplingFields):
+    """What every generation route takes besides its prompt and length."""
+
+    n: Annotated[int, Field(ge=1)] = 1
+    """Continuations per prompt; the i-th is drawn with seed + i."""
+    steering: Steering = None
+    priority: Priority = "live"
+    """`background` starts only while nothing `live` waits: for evaluation beside traffic."""
+    timeout: Annotated[Number, Field(gt=0)] | None = None
+    """Seconds the answer may take, waiting included; after them the reply is 504. Null: the server's limit."""
+
+
+class GenerateRequest(GenerationFields):
     """Continue one prompt or several."""
 
     prompt: TextPrompt
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """New tokens at most; 64 when null."""
-    n: Annotated[int, Field(ge=1)] = 1
-    """Continuations per prompt; the i-th is drawn with seed + i."""
-    steering: Steering = None
+    logprobs: Alternatives | None = None
+    """Report how likely each new token was, beside this many likeliest ones; null reports nothing."""
 
     @property
     def prompts(self) -> list[str]:
@@ -118,6 +133,25 @@ class SteeringSummary(BaseModel):
     tokens: list[dict[str, Any]] | None = None
 
 
+class TokenChance(BaseModel):
+    """How likely the model, as it was steered, found a token: before temperature, penalties and bias."""
+
+    token_id: int
+    token: str
+    """What the token stands for by itself; what is no complete UTF-8 is replaced."""
+    bytes: list[int]
+    """The same exactly."""
+    logprob: float
+    """Natural logarithm; -9999 where the probability is 0."""
+
+
+class NewToken(TokenChance):
+    """A token of the text, and its rivals."""
+
+    top: list[TokenChance]
+    """The likeliest, falling; as many as were asked for."""
+
+
 class Usage(BaseModel):
     """Tokens read (each prompt once) and written (all choices)."""
 
@@ -137,6 +171,8 @@ class GenerateChoice(BaseModel):
     seed: int
     baseline: bool = False
     """True for an unsteered twin."""
+    logprobs: list[NewToken] | None = None
+    """One for each of `token_ids`, when asked for."""
     steering: SteeringSummary | None = None
 
 

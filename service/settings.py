@@ -46,8 +46,16 @@ class Settings(BaseSettings):
     """float32, bfloat16, float16, or auto: float32 on CPU, the checkpoint's own elsewhere."""
     threads: Positive | None = None
     """Torch threads on CPU. Unset: the cores that are not busy at start-up."""
-    max_batch: Positive = 16
-    """Rows the model continues together."""
+    slots: Positive = 16
+    """Rows the model continues together; each joins and leaves between two steps."""
+    row_tokens: Positive | None = None
+    """Tokens a row may hold, prompt and continuation. Unset: 2048, or the model's context if that is shorter."""
+    cache_tokens: Positive | None = None
+    """Tokens all running rows may hold together. Unset: slots times row_tokens."""
+    chunk_tokens: Positive = 256
+    """Prompt tokens read in one pass; a longer prompt delays everybody's next token by one such pass at most."""
+    deadline_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    """Time a request has, waiting included, before it is answered with 504; it may ask for less by `timeout`."""
     max_queue: Positive = 256
     """Rows that may wait; beyond it requests get 503 and Retry-After."""
     max_prompts: Positive = 32

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Request
 
-from service.answering import Order, answer, prompt_names, sampling_of, usage
+from service import logprobs
+from service.answering import Choice, answer, usage
+from service.orders import Order, order_of, prompt_names
+from service.resident import Loaded
 from service.routes.examples import GENERATE
 from service.routes.state import TheResident, TheSettings
 from service.schemas import GenerateChoice, GenerateRequest, GenerateResponse, SteeringSummary
@@ -24,14 +28,20 @@ async def generate(
 ) -> GenerateResponse:
     """Continue a prompt, or several, steered or not."""
     loaded = resident.get()
-    order = Order(
-        prompts=body.prompts,
-        sampling=sampling_of(body, max_tokens=body.max_tokens, default=64, settings=settings),
-        steering=body.steering,
-        n=body.n,
+    order = order_of(
+        body,
+        body.prompts,
         names=prompt_names(body.prompt, len(body.prompts)),
+        settings=settings,
+        max_tokens=body.max_tokens,
+        default=64,
+        logprobs=body.logprobs,
     )
-    choices = await answer(order, http, resident, settings)
+    choices = await answer(order, http, resident)
+    return await asyncio.to_thread(_reply, loaded, order, choices)
+
+
+def _reply(loaded: Loaded, order: Order, choices: list[Choice]) -> GenerateResponse:
     return GenerateResponse(
         id=f"gen-{uuid.uuid4().hex}",
         model=loaded.engine.lm.name,
@@ -43,6 +53,7 @@ async def generate(
                 finish_reason="stop" if choice.completion.finish_reason == "stop" else "length",
                 seed=choice.seed,
                 baseline=choice.baseline,
+                logprobs=logprobs.plain(choice, loaded.tokens),
                 steering=None if choice.steering is None else SteeringSummary(**choice.steering),
             )
             for choice in choices

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
+from fastapi.responses import JSONResponse
 
-from service.answering import Choice, Order, answer, prompt_names, sampling_of, usage
+from service import logprobs
+from service.answering import Choice, answer, usage
 from service.chat import chat_prompt
 from service.errors import MODEL_NOT_FOUND, ApiError
 from service.openai_schemas import ChatRequest, CompletionRequest
+from service.orders import Order, Prompt, order_of, prompt_names
 from service.resident import Loaded
 from service.routes.examples import CHAT, COMPLETION
 from service.routes.state import TheLoaded, TheResident, TheSettings
@@ -33,54 +39,83 @@ async def model(model_id: str, loaded: TheLoaded) -> dict[str, Any]:
     return _model(loaded)
 
 
-@router.post("/completions")
+@router.post("/completions", response_model=dict[str, Any])
 async def completions(
     body: Annotated[CompletionRequest, Body(openapi_examples=COMPLETION)],
     http: Request,
     resident: TheResident,
     settings: TheSettings,
-) -> dict[str, Any]:
-    """Continue a prompt, or several; choices carry `seed` and `steering` besides the usual fields."""
+) -> JSONResponse:
+    """Continue a prompt, or several; choices carry `seed` and `steering` besides the usual fields.
+
+    With `echo` the text begins with the prompt; `max_tokens: 0` then only scores it, and draws nothing.
+    """
     loaded = resident.get()
     _check_model(body.model, loaded)
-    order = Order(
-        prompts=body.prompts,
-        sampling=sampling_of(body, max_tokens=body.max_tokens, default=16, settings=settings),
-        steering=body.steering,
-        n=body.n,
+    order = order_of(
+        body,
+        body.prompts,
         names=prompt_names(body.prompt, len(body.prompts)),
+        settings=settings,
+        max_tokens=body.max_tokens,
+        default=16,
+        logprobs=body.logprobs,
+        echo=bool(body.echo),
     )
-    choices = await answer(order, http, resident, settings)
-    return _reply("cmpl", "text_completion", loaded, order, choices, [{"text": c.completion.text} for c in choices])
+    choices = await answer(order, http, resident)
+
+    def shape(choice: Choice) -> dict[str, Any]:
+        prompt = _shown_prompt(choice.prompt, loaded) if order.echo else None
+        return {
+            "text": (prompt or "") + choice.completion.text,
+            "logprobs": logprobs.completion(choice, loaded.tokens, prompt=prompt),
+        }
+
+    return await asyncio.to_thread(_reply, "cmpl", "text_completion", loaded, order, choices, shape)
 
 
-@router.post("/chat/completions")
+@router.post("/chat/completions", response_model=dict[str, Any])
 async def chat_completions(
     body: Annotated[ChatRequest, Body(openapi_examples=CHAT)],
     http: Request,
     resident: TheResident,
     settings: TheSettings,
-) -> dict[str, Any]:
+) -> JSONResponse:
     """Answer the last message of a conversation through the model's chat template."""
     loaded = resident.get()
     _check_model(body.model, loaded)
     limit, param = body.limit
-    order = Order(
-        prompts=[chat_prompt(loaded.engine.lm, body.messages)],
-        sampling=sampling_of(body, max_tokens=limit, param=param, default=128, settings=settings),
-        steering=body.steering,
-        n=body.n,
+    prompt = await resident.aside(partial(chat_prompt, loaded.engine.lm, body.messages))
+    order = order_of(
+        body,
+        [prompt],
         names=["messages"],
+        settings=settings,
+        max_tokens=limit,
+        param=param,
+        default=128,
+        logprobs=body.alternatives,
     )
-    choices = await answer(order, http, resident, settings)
-    contents = [{"message": {"role": "assistant", "content": c.completion.text, "refusal": None}} for c in choices]
-    return _reply("chatcmpl", "chat.completion", loaded, order, choices, contents)
+    choices = await answer(order, http, resident)
+
+    def shape(choice: Choice) -> dict[str, Any]:
+        return {
+            "message": {"role": "assistant", "content": choice.completion.text, "refusal": None},
+            "logprobs": logprobs.chat(choice, loaded.tokens),
+        }
+
+    return await asyncio.to_thread(_reply, "chatcmpl", "chat.completion", loaded, order, choices, shape)
 
 
 def _reply(
-    prefix: str, kind: str, loaded: Loaded, order: Order, choices: list[Choice], contents: list[dict[str, Any]]
-) -> dict[str, Any]:
-    return {
+    prefix: str,
+    kind: str,
+    loaded: Loaded,
+    order: Order,
+    choices: list[Choice],
+    shape: Callable[[Choice], dict[str, Any]],
+) -> JSONResponse:
+    document = {
         "id": f"{prefix}-{uuid.uuid4().hex}",
         "object": kind,
         "created": int(time.time()),
@@ -88,17 +123,24 @@ def _reply(
         "choices": [
             {
                 "index": choice.index,
-                **content,
-                "logprobs": None,
+                **shape(choice),
                 "finish_reason": choice.completion.finish_reason,
                 "seed": choice.seed,
                 "baseline": choice.baseline,
                 "steering": choice.steering,
             }
-            for choice, content in zip(choices, contents, strict=True)
+            for choice in choices
         ],
         "usage": usage(choices, order).model_dump(),
     }
+    return JSONResponse(document)
+
+
+def _shown_prompt(prompt: Prompt, loaded: Loaded) -> str:
+    """A prompt as `echo` shows it: as it was sent, token ids as their text, special ones included."""
+    if isinstance(prompt, str):
+        return prompt
+    return str(loaded.engine.lm.tokenizer.decode(list(prompt), clean_up_tokenization_spaces=False))
 
 
 def _model(loaded: Loaded) -> dict[str, Any]:

@@ -29,6 +29,7 @@ async def ready(loaded: TheLoaded) -> dict[str, Any]:
         "probes": [probe.id for probe in loaded.probes],
         "self_test": asdict(loaded.engine.self_test),
         "waiting": loaded.engine.waiting,
+        "running": loaded.engine.running,
     }
 
 

@@ -17,6 +17,7 @@ from steering.controllers.table import CONTROLLER_NAMES, USES, RuleName
 from steering.errors import UnknownProbe
 from steering.fitted import GROUPS
 from steering.probe import Probe
+from steering.requests import MAX_LOGPROBS
 from steering.version import __version__
 
 router = APIRouter(prefix="/v1/steering", tags=["steering"])
@@ -57,7 +58,12 @@ async def capabilities(loaded: TheLoaded, settings: TheSettings) -> dict[str, An
             "max_prompts": settings.max_prompts,
             "max_new_tokens": settings.max_new_tokens,
             "max_body_bytes": settings.max_body_bytes,
-            "max_batch": settings.max_batch,
+            "max_logprobs": MAX_LOGPROBS,
+            "slots": settings.slots,
+            "row_tokens": loaded.engine.row_tokens,
+            "cache_tokens": loaded.engine.cache_tokens,
+            "chunk_tokens": loaded.engine.chunk_tokens,
+            "deadline_seconds": settings.deadline_seconds,
             "max_queue": settings.max_queue,
         },
     }

@@ -119,12 +119,8 @@ class Engine:
         job = Job.of(self.lm, request, self._checked(request), priority=priority, listener=listener)
         if seconds is not None:
             job.deadline = job.began + seconds
-        if not self.alive:
+        if not self.alive or not self._waiting.push(job):
             raise self._ended()
-        self._waiting.push(job)
-        if not self._thread.is_alive():  # between the look at `alive` and the push: nobody else would find it
-            for left in self._waiting.drain():
-                left.fail(self._ended())
         return job.answer
 
     def stop(self) -> None:

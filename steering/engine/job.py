@@ -53,6 +53,8 @@ class Job:
     read: int = 0
     """Tokens of the row that are in the cache"""
     began: float = field(default_factory=time.monotonic)
+    ended: bool = False
+    """Whether it was answered, or its cancellation noted"""
 
     @classmethod
     def of(
@@ -82,7 +84,9 @@ class Job:
                     "ask for fewer tokens, or give it more time"
                 )
             )
-        return self.answer.done()
+        if self.answer.cancelled():
+            self._may_answer()
+        return self.ended
 
     def fail(self, error: BaseException) -> None:
         """End with an error, unless it has ended."""
@@ -103,5 +107,8 @@ class Job:
             self.answer.set_result(completion)
 
     def _may_answer(self) -> bool:
-        """From here on it cannot be cancelled."""
-        return not self.answer.done() and self.answer.set_running_or_notify_cancel()
+        """True once, unless it was cancelled, of which `concurrent.futures.wait` is told here; then it cannot be."""
+        if self.ended:
+            return False
+        self.ended = True
+        return self.answer.set_running_or_notify_cancel()

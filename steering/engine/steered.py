@@ -108,8 +108,9 @@ class SlotSteering:
         return self._general.controllers()
 
     def state_edits(self) -> list[StateEdit]:
-        """What acts on recurrent states in this pass, for `held` around it."""
-        return [] if self._general is None else self._general.state_edits()
+        """What acts on recurrent states in this pass, for `held` around it; nothing while prompts are read."""
+        writing = bool((self._offsets >= 0).any())
+        return self._general.state_edits() if self._general is not None and writing else []
 
     def close(self) -> None:
         """Count the pass that has just ended. Raises SteeringNotApplied when a controller did not have its turn."""

@@ -38,18 +38,22 @@ class Waiting:
         self._queues: dict[str, deque[Job]] = {"live": deque(), "background": deque()}
         self._changed = threading.Condition()
         self._woken = False
+        self._open = True
 
     def __len__(self) -> int:
         with self._changed:
             return sum(map(len, self._queues.values()))
 
-    def push(self, job: Job) -> None:
-        """Queue a job. Raises EngineUnavailable when too many wait."""
+    def push(self, job: Job) -> bool:
+        """Queue a job; False after `drain`, when nobody would find it. Raises EngineUnavailable when too many wait."""
         with self._changed:
+            if not self._open:
+                return False
             if sum(map(len, self._queues.values())) >= self._most:
                 raise EngineUnavailable(f"{self._most} requests are waiting already; try again later", retry_after=1.0)
             self._queues[job.priority].append(job)
             self._changed.notify()
+            return True
 
     def wake(self) -> None:
         """Let `wait` return."""
@@ -67,8 +71,12 @@ class Waiting:
     def sweep(self) -> None:
         """Drop the jobs nobody waits for any longer."""
         with self._changed:
-            for name, jobs in self._queues.items():
-                self._queues[name] = deque(job for job in jobs if not job.is_over())
+            waiting = [job for jobs in self._queues.values() for job in jobs]
+        over = {job for job in waiting if job.is_over()}  # tells callers, who may queue again at once
+        if over:
+            with self._changed:
+                for name, jobs in self._queues.items():
+                    self._queues[name] = deque(job for job in jobs if job not in over)
 
     def admit(self, room: Room) -> tuple[list[Job], Job | None]:
         """Take who is next: short prompts that are read in one pass, and a long one."""
@@ -100,8 +108,9 @@ class Waiting:
         return short, long
 
     def drain(self) -> list[Job]:
-        """Take everybody."""
+        """Take everybody, and let nobody in any more."""
         with self._changed:
+            self._open = False
             left = [job for jobs in self._queues.values() for job in jobs]
             for jobs in self._queues.values():
                 jobs.clear()

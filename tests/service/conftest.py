@@ -15,7 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from service import Loaded, Settings, create_app
-from steering import Engine, LanguageModel, Probe, ProbeStore
+from service.resident import start_engine
+from steering import LanguageModel, Probe, ProbeStore
 
 Serve = Callable[..., Any]
 
@@ -50,9 +51,7 @@ def wait_until_ready(client: httpx.Client) -> None:
 def serve_model(lm: LanguageModel, probes: list[Probe], **settings: Any) -> Iterator[httpx.Client]:
     """A ready server of `lm`."""
     chosen = Settings(**settings)
-    app = create_app(
-        lambda: Loaded(Engine(lm, slots=chosen.max_batch, max_queue=chosen.max_queue), ProbeStore(probes)), chosen
-    )
+    app = create_app(lambda: Loaded(start_engine(lm, chosen), ProbeStore(probes)), chosen)
     with run_app(app) as client:
         wait_until_ready(client)
         client.app = app  # type: ignore[attr-defined]

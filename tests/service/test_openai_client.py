@@ -94,6 +94,61 @@ def test_a_chat_is_answered_and_steered(sdk: openai.OpenAI) -> None:
     assert reply.usage.prompt_tokens == len("[system]Be brief.[user]It was dark[assistant]")
 
 
+def test_a_chat_tells_how_likely_its_tokens_were(sdk: openai.OpenAI) -> None:
+    reply = sdk.chat.completions.create(
+        model="tiny-llama",
+        messages=[{"role": "user", "content": "Hi"}],
+        max_tokens=6,
+        temperature=0,
+        logprobs=True,
+        top_logprobs=3,
+    )
+    told = reply.choices[0].logprobs
+    assert told is not None
+    assert told.content is not None
+    assert reply.usage is not None
+    assert len(told.content) == reply.usage.completion_tokens
+    for entry in told.content:
+        assert entry.bytes is not None
+        assert bytes(entry.bytes).decode(errors="replace") == entry.token
+        assert len(entry.top_logprobs) == 3
+        assert entry.top_logprobs[0].logprob == entry.logprob, "greedy text takes the likeliest"
+    without = sdk.chat.completions.create(
+        model="tiny-llama", messages=[{"role": "user", "content": "Hi"}], max_tokens=6, temperature=0, logprobs=True
+    )
+    assert without.choices[0].logprobs is not None
+    assert without.choices[0].logprobs.content is not None
+    assert [entry.logprob for entry in without.choices[0].logprobs.content] == pytest.approx(
+        [entry.logprob for entry in told.content], abs=1e-5
+    )
+    assert all(entry.top_logprobs == [] for entry in without.choices[0].logprobs.content)
+
+
+def test_a_prompt_is_scored_and_a_completion_told_token_by_token(sdk: openai.OpenAI) -> None:
+    scored = sdk.completions.create(model="tiny-llama", prompt="Once upon", max_tokens=0, echo=True, logprobs=5)
+    told = scored.choices[0].logprobs
+    assert told is not None
+    assert told.tokens == list(scored.choices[0].text) == list("Once upon")
+    assert told.token_logprobs is not None
+    assert told.token_logprobs[0] is None
+    assert told.top_logprobs is not None
+    assert all(5 <= len(rivals) <= 6 for rivals in told.top_logprobs[1:])
+    written = sdk.completions.create(model="tiny-llama", prompt="Once upon", max_tokens=4, logprobs=0, temperature=0)
+    told = written.choices[0].logprobs
+    assert told is not None
+    assert told.token_logprobs is not None
+    assert len(told.token_logprobs) == 4
+    assert all(logprob < 0 for logprob in told.token_logprobs)
+
+
+def test_priority_and_timeout_go_by_extra_body(sdk: openai.OpenAI) -> None:
+    reply = sdk.completions.create(
+        model="tiny-llama", prompt="a", max_tokens=2, extra_body={"priority": "background", "timeout": 30}
+    )
+    assert reply.usage is not None
+    assert reply.usage.completion_tokens == 2
+
+
 def test_an_answer_can_be_sent_back_as_history(sdk: openai.OpenAI) -> None:
     first = sdk.chat.completions.create(
         model="tiny-llama", messages=[{"role": "user", "content": "Hi"}], max_tokens=4, temperature=0

@@ -78,7 +78,7 @@ def test_a_full_queue_is_503_with_retry_after_and_the_accepted_ones_finish(
         assert hold.wait(30)
         return original(*args, **hooks)
 
-    with serve(lm, [], max_queue=2, max_prompts=1, max_batch=1) as client:
+    with serve(lm, [], max_queue=2, max_prompts=1, slots=1) as client:
         monkeypatch.setattr(steering.engine, "generate", slow)
         replies: list[httpx.Response] = []
         url = str(client.base_url)
@@ -116,7 +116,7 @@ def test_a_client_that_leaves_takes_its_waiting_request_back(
         assert hold.wait(30)
         return original(model, requests, **hooks)
 
-    with serve(lm, [], max_batch=1) as client:
+    with serve(lm, [], slots=1) as client:
         monkeypatch.setattr(steering.engine, "generate", slow)
         url = f"{client.base_url}/generate"
         first = threading.Thread(target=lambda: httpx.post(url, json={"prompt": "first"}, timeout=60))
