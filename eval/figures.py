@@ -41,6 +41,7 @@ def report(
     arms = [
         {"arm": name, "placebo_of": placebo_of[name], "kl": bootstrap((neutral or {}).get(name, []))}
         | _figures(mine, baseline, thresholds)
+        | {"strata": _strata(mine, baseline, thresholds)}
         for name, mine in by_arm.items()
     ]
     found: dict[str, Any] = _plain(
@@ -72,6 +73,17 @@ def _figures(rows: Sequence[Row], baseline: Sequence[Row], thresholds: Mapping[s
         "steering": _steering(rows),
         "tokens_per_second": tokens / seconds if seconds else math.nan,
     }
+
+
+def _strata(
+    rows: Sequence[Row], baseline: Sequence[Row], thresholds: Mapping[str, float]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Stratum -> scorer -> scores; empty where the prompts have none."""
+    found = {}
+    for stratum in sorted({row["stratum"] for row in rows if row["stratum"] is not None}):
+        mine, theirs = ([row for row in side if row["stratum"] == stratum] for side in (rows, baseline))
+        found[stratum] = {name: _scores(mine, theirs, name, threshold) for name, threshold in thresholds.items()}
+    return found
 
 
 def _scores(rows: Sequence[Row], baseline: Sequence[Row], name: str, threshold: float) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rich.table import Table
 from eval.runner.errors import SpecError
 from eval.runner.folder import RunFolder
 from eval.runner.prepare import prepare
+from eval.runner.provenance import note_rescoring
 from eval.runner.reading import read_spec, ready_specs
 from eval.runner.run import finish, measure_samples, run, sizes_of
 from eval.runner.scorers import load_scorers
@@ -68,6 +69,8 @@ def run_command(
 
     Example: tiller eval run quick --out runs/quick
     """
+    if model is not None and Path(model).is_dir():
+        model = _absolute(model)
     overrides = {"model": model, "server": server, "probes": _absolute(probes)}
     read = read_spec(spec, data=data, n=n, overrides=overrides)
 
@@ -84,6 +87,7 @@ def run_command(
 
 
 def rescore(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="The --out of a finished run.")],
     scorer: Annotated[list[str], typer.Option(help="What judges it. Repeatable.")],
 ) -> None:
@@ -99,6 +103,7 @@ def rescore(
         for measure in scorers.values():
             measure_samples(measure, kept, sizes, listener=bar)
         found = finish(kept, left_out=kept.left_out())
+        note_rescoring(kept, context.obj or (), {measure.name: measure.card for measure in scorers.values()})
     show(found, folder)
 
 
@@ -144,6 +149,14 @@ def show(found: dict[str, Any], out: Path) -> None:
         measured = [_number(arm["repetition"], 2), _number(arm["new_tokens"], 1), *steered]
         cost.add_row(arm["arm"], *rates, *measured, _number(arm["tokens_per_second"], 0))
     console.print(scores, cost)
+    strata = list(found["arms"][0]["strata"])
+    for name in thresholds if strata else ():
+        apart = Table(
+            "arm", *(head for stratum in strata for head in (stratum, "change", *_several(found))), pad_edge=False
+        )
+        for arm in found["arms"]:
+            apart.add_row(arm["arm"], *(cell for stratum in strata for cell in _apart(arm["strata"][stratum][name])))
+        console.print(f"{name}, by stratum:", apart)
     for line in found["left_out"]:
         typer.echo(f"note: {line}")
     typer.echo(
@@ -188,6 +201,18 @@ class Bar:
 def _absolute(folder: str | None) -> str | None:
     """Paths of the command line start where it was typed, not at the spec."""
     return None if folder is None else str(Path(folder).absolute())
+
+
+def _several(found: dict[str, Any]) -> tuple[str, ...]:
+    """Heads of the figures that only several samples of a prompt have."""
+    return ("expected max", "any") if found["samples"] > 1 else ()
+
+
+def _apart(score: dict[str, Any]) -> list[str]:
+    cells = [_number(score["mean"]["value"], 3), _interval(score["change"], 3, signed=True)]
+    if "any" in score:
+        cells += [_number(score["expected_maximum"]["value"], 3), _share(score["any"]["value"])]
+    return cells
 
 
 def _interval(estimate: dict[str, float | None], digits: int, *, signed: bool = False) -> str:

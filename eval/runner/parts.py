@@ -7,7 +7,8 @@ and everything finished before it is kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,21 +56,16 @@ class Parts:
         return self.folder / f"part-{index:05d}.parquet"
 
 
-class kept_whole:  # noqa: N801 - used as a function
-    """Turns an OSError inside the block into RunStopped that names `path` and the way out."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise RunStopped(
-                f"{self._path} cannot be written ({error.strerror or error}); what is finished is kept: free some "
-                "space or mend the folder, and run the same command again"
-            ) from error
+@contextmanager
+def kept_whole(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into RunStopped that names `path` and the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise RunStopped(
+            f"{path} cannot be written ({error.strerror or error}); what is finished is kept: free some space or mend "
+            "the folder, and run the same command again"
+        ) from error
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -6,6 +6,7 @@ One entry per session, since a run may take several; no name of a machine or a u
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import shlex
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from eval.runner.folder import RunFolder
 from steering.version import __version__
 
 _PACKAGES = (
@@ -63,6 +65,19 @@ def session(arguments: Sequence[str], *, dtype: str, device: str) -> dict[str, A
         },
         "versions": versions(),
     }
+
+
+def note_rescoring(folder: RunFolder, arguments: Sequence[str], cards: Mapping[str, Any]) -> None:
+    """Add to a run's provenance that its samples were judged anew, by what and when."""
+    path = folder.path / "provenance.json"
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    entry = {
+        "command": shlex.join(["tiller", "eval", *arguments]),
+        "at": now(),
+        "scorers": cards,
+        "versions": versions(),
+    }
+    folder.write("provenance.json", record | {"rescored": [*record.get("rescored", []), entry]})
 
 
 def versions() -> dict[str, str]:

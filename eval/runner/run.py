@@ -137,9 +137,9 @@ def _columns(chunk: Chunk, written: Sequence[Continuation], seconds: float) -> d
 
 
 def _provenance(prepared: Prepared, folder: RunFolder, arguments: Sequence[str]) -> dict[str, Any]:
-    """As it stood, with this session at its end."""
+    """What makes the run, with this session after those that stood there."""
     path = folder.path / "provenance.json"
-    before = json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.is_file() else []
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"sessions": []}
     lm = prepared.lm
     here = session(
         arguments,
@@ -154,5 +154,6 @@ def _provenance(prepared: Prepared, folder: RunFolder, arguments: Sequence[str])
         "files": hashes(prepared),
         "prompts_compared_with_training_data": checked,
         "left_out": prepared.left_out,
-        "sessions": [*before, here],
+        "rescored": before.get("rescored", []),
+        "sessions": [*before["sessions"], here],
     }

@@ -26,7 +26,14 @@ IDENTITY: dict[str, Any] = {
 def row(arm: str, prompt: str, score: float, **more: Any) -> dict[str, Any]:
     probe = {"tokens": 4, "edited": 2, "mean_dose": 0.1, "violations": 1, "capped": 0, "promised": True}
     steering = None if arm == "none" else json.dumps({"probes": {"t@1": probe}})
-    plain = {"arm": arm, "prompt_set": "p", "prompt_id": prompt, "finish_reason": "length", "seconds": 0.5}
+    plain = {
+        "arm": arm,
+        "prompt_set": "p",
+        "prompt_id": prompt,
+        "finish_reason": "length",
+        "seconds": 0.5,
+        "stratum": None,
+    }
     measured = {
         "token_ids": [1, 2, 3, 4, 5],
         "logprob_sum": -5 * math.log(7.0),
@@ -64,6 +71,14 @@ def test_rates_and_maxima_over_samples_are_those_of_the_definitions() -> None:
 
 def test_one_sample_of_each_prompt_has_no_maximum() -> None:
     assert "any" not in made([ROWS[0], ROWS[2], ROWS[4], ROWS[6]])["slab"]["scores"]["heat"]
+
+
+def test_strata_stand_apart() -> None:
+    rows = [entry | {"stratum": "hot" if entry["prompt_id"] == "a" else "cold"} for entry in ROWS]
+    strata = made(rows)["slab"]["strata"]
+    assert strata["hot"]["heat"]["mean"]["value"] == pytest.approx(0.35)
+    assert strata["cold"]["heat"]["change"]["value"] == pytest.approx(0.2 - 0.3)
+    assert made(ROWS)["slab"]["strata"] == {}
 
 
 def test_fluency_steering_and_cost() -> None:

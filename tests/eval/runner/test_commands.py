@@ -55,6 +55,9 @@ def test_rescore_judges_a_finished_run_by_another_scorer(
     assert table.column_names[-2:] == ["score.spanish", "score.vader"]
     assert table.column("continuation") == before
     assert "vader" in capsys.readouterr().out
+    (noted,) = json.loads((out / "provenance.json").read_text(encoding="utf-8"))["rescored"]
+    assert noted["command"].endswith("--scorer vader")
+    assert noted["scorers"]["vader"]["name"] == "vader"
     assert "vader" in json.loads((out / "report.json").read_text(encoding="utf-8"))["thresholds"]
 
 
