@@ -141,8 +141,8 @@ def test_what_the_server_refuses_is_said_before_anything_is_written(
     read: Read, lm: LanguageModel, tmp_path: Path
 ) -> None:
     with serving(lm, tmp_path / "probes") as server:
-        with pytest.raises(SpecError, match=r"arm 'none': the server refuses \(400\): .*min_p"):
-            ready(read(server=server.url, probes=None, decoding={"min_p": 0.2}), lm)
+        with pytest.raises(SpecError, match=r"arm 'none': the server refuses \(400\): .*presence_penalty"):
+            ready(read(server=server.url, probes=None, decoding={"presence_penalty": 3.0}), lm)
         with pytest.raises(SpecError, match=r"arm 'slab p<=2': the server refuses \(400\): upper is 2"):
             ready(read(server=server.url, probes=None, arms=[{"controller": "slab", "upper": 2}]), lm)
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import re
 
-from probes.card.document import Aside, Block, Bullets, Code, Findings, Page, Paragraph, Pictures, Strong, Table, Words
+from steering.page.document import (
+    Aside,
+    Block,
+    Bullets,
+    Code,
+    Findings,
+    Page,
+    Paragraph,
+    Pictures,
+    Strong,
+    Table,
+    Words,
+)
 
 _SIGNS = re.compile(r"([\\`*_<>~&]|\](?=[(\[:]))")
 

@@ -1,4 +1,4 @@
-"""The card as a value: a page of sections of blocks of marked words, which Markdown and HTML only put into their signs.
+"""The page as a value: a page of sections of blocks of marked words, which Markdown and HTML only put into their signs.
 
 Words are plain strings; no string carries markup, so that a name with a star or an angle bracket in it stays what it
 is in both forms.
@@ -120,7 +120,7 @@ class Section:
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """The whole card."""
+    """The whole page."""
 
     title: str
     lede: Words
