@@ -44,7 +44,7 @@ def report(
         | {"strata": _strata(mine, baseline, thresholds)}
         for name, mine in by_arm.items()
     ]
-    found: dict[str, Any] = _plain(
+    found: dict[str, Any] = plain_values(
         {
             "spec": identity["spec"],
             "model": identity["model"],
@@ -145,12 +145,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """JSON values: an Estimate as {value, low, high}, None for NaN and infinity."""
     if isinstance(value, Estimate):
-        return _plain(value._asdict())
+        return plain_values(value._asdict())
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain_values(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain_values(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

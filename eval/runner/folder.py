@@ -5,8 +5,11 @@ prompts.parquet             set, id, stratum, line, text
 samples/part-00000.parquet  one per chunk
 measures/<name>/            card.json and one part per chunk
 neutral/, neutral.parquet   the divergence of every steered arm on neutral text, where the spec has some
+layers/, layers.parquet     what the probes read at every layer, where the model was here
+probes.json                 the manifests of the probes, where they were at hand
 samples.parquet             the table of all, once everything is there
-provenance.json, report.json
+provenance.json
+report.json, .md, .html     what it all says (eval.report)
 """
 
 from __future__ import annotations
@@ -124,6 +127,13 @@ class RunFolder:
                 found.append(pa.concat_tables([pq.read_table(path) for path in paths]))
         return found
 
+    def cards(self) -> list[dict[str, Any]]:
+        """Of every scorer that has judged here, also those that came later."""
+        found = [
+            json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.path.glob("measures/*/card.json"))
+        ]
+        return [card for card in found if "higher_is" in card]
+
     def left_out(self) -> list[str]:
         """What the run did without, as its report said."""
         path = self.path / "report.json"
@@ -148,6 +158,18 @@ class RunFolder:
         found: dict[str, list[float]] = {}
         for row in pq.read_table(path).to_pylist() if path.is_file() else []:
             found.setdefault(row["arm"], []).append(row["kl"])
+        return found
+
+    def layers(self) -> list[dict[str, Any]]:
+        """Rows of `layers.parquet`: arm, probe, layer, before, after, tokens; empty where none was measured."""
+        path = self.path / "layers.parquet"
+        found: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.is_file() else []
+        return found
+
+    def document(self, name: str) -> dict[str, Any]:
+        """A JSON document that `write` wrote; empty where there is none."""
+        path = self.path / name
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return found
 
     def write(self, name: str, document: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ on timing; an engine that batches continuously goes in the same place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -57,6 +57,10 @@ class LocalWriter:
             )
         probe = self._store.get(name)
         return ProbeFacts(probe.id, self._store.sha256(probe.id), tuple(probe.layers), probe.manifest.default)
+
+    def manifests(self, names: Iterable[str]) -> dict[str, Any]:
+        """Of all of them."""
+        return {name: self._store.get(name).manifest.model_dump(mode="json") for name in names}
 
     def check(self, arms: Sequence[RunArm], rows: Sequence[Row], decoding: Decoding) -> None:
         """Make every plan, and encode every prompt of every kind of arm."""

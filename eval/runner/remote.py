@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -79,6 +79,10 @@ class HttpWriter:
         if not versions:
             raise UnknownProbe(f"there is no probe '{name}' on the server; it has: {', '.join(self._probes) or 'none'}")
         return max(versions, key=lambda probe: int(probe.id.partition("@")[2]))
+
+    def manifests(self, names: Iterable[str]) -> dict[str, Any]:
+        """Of none."""
+        return {}
 
     def check(self, arms: Sequence[RunArm], rows: Sequence[Row], decoding: Decoding) -> None:
         """Have the server write two tokens under each arm: it refuses what it cannot do."""

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from eval.figures import report
+from eval.runner.depth import LAYERS, read_layers, texts_of, watched
 from eval.runner.folder import RunFolder
 from eval.runner.listener import Listener
 from eval.runner.local import LocalWriter
@@ -32,12 +33,14 @@ def run(prepared: Prepared, folder: RunFolder, *, listener: Listener, arguments:
             listener.say("going on with a run that was begun before")
         record = _provenance(prepared, folder, arguments)
         folder.write("provenance.json", record)
+        folder.write("probes.json", prepared.writer.manifests(prepared.probes))
         write_samples(prepared, folder.samples(), listener=listener)
         sizes = sizes_of(prepared.identity)
         assert sizes == [len(chunk.rows) for chunk in prepared.chunks]
         for measure in prepared.measures():
             measure_samples(measure, folder, sizes, listener=listener)
         measure_neutral(prepared, folder, listener=listener)
+        measure_layers(prepared, folder, sizes, listener=listener)
         found = finish(folder, left_out=prepared.left_out)
         record["sessions"][-1]["ended"] = now()
         folder.write("provenance.json", record)
@@ -87,6 +90,26 @@ def measure_neutral(prepared: Prepared, folder: RunFolder, *, listener: Listener
         parts.write(index, divergences(writer.lm, writer.loaded(), arms, pieces[index], lead=lead.lead))
         listener.advance(sizes[index])
     write_table(folder.path / "neutral.parquet", pa.concat_tables([parts.read(index) for index in range(len(sizes))]))
+
+
+def measure_layers(prepared: Prepared, folder: RunFolder, sizes: Sequence[int], *, listener: Listener) -> None:
+    """`layers.parquet`: what the arms' probes read at every layer; nothing where the model is not here."""
+    writer, arms = prepared.writer, watched(prepared.arms)
+    if not isinstance(writer, LocalWriter) or not prepared.probes:
+        return
+    loaded = writer.loaded()
+    probes = {name: loaded[name] for name in prepared.probes if loaded[name].manifest.calibrated}
+    rows = sum(len(probe.layers) for probe in probes.values())
+    parts = Parts(folder.path / "layers", LAYERS)
+    missing = [index for index in range(len(arms)) if not parts.has(index, rows=rows)]
+    listener.begin("layers", total=len(arms), done=len(arms) - len(missing))
+    if missing:
+        samples = pa.concat_tables([folder.samples().read(index) for index in range(len(sizes))])
+        texts = texts_of(samples, folder.prompt_texts())
+    for index in missing:
+        parts.write(index, read_layers(writer.lm, probes, arms[index], texts[arms[index].name]))
+        listener.advance(1)
+    write_table(folder.path / "layers.parquet", pa.concat_tables([parts.read(index) for index in range(len(arms))]))
 
 
 def finish(folder: RunFolder, *, left_out: Sequence[str] = ()) -> dict[str, Any]:

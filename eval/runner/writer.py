@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,10 @@ class Writer(Protocol):
     @property
     def probes(self) -> Sequence[str]:
         """Ids of the probes at hand."""
+        ...
+
+    def manifests(self, names: Iterable[str]) -> dict[str, Any]:
+        """Id -> manifest as plain values, of those among `names` that can be had: a server does not give them out."""
         ...
 
     def check(self, arms: Sequence[RunArm], rows: Sequence[Row], decoding: Decoding) -> None:
