@@ -1,8 +1,8 @@
 """python -m eval quality --data ../shared/data --probe probes/pretrained/smollm2-135m-instruct/toxicity/1
 
-Offline evaluation. `run` carries out a spec and `rescore` judges its samples anew (`eval.runner`). `quality` makes the
-table of the README: toxicity against fluency, beside its placebo.
-`controllers` puts every controller beside the slab.
+Offline evaluation. `run` carries out a spec, `rescore` judges its samples anew (`eval.runner`); both end in a report,
+which `report` makes again (`eval.report`). `quality` makes the table of the README: toxicity against fluency, beside
+its placebo. `controllers` puts every controller beside the slab.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from eval.grid import controller_arms, usable
 from eval.prompts import read_rtp
 from eval.quality_table import plot, summarise, to_markdown
 from eval.readme import replace_section
+from eval.report import commands as report_commands
 from eval.runner import commands
 from eval.sample import Sample
 from eval.study import Study, run_study
@@ -41,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 commands.register(app)
+report_commands.register(app)
 
 Data = Annotated[Path, typer.Option(help="Folder that holds prompts/rtp_prompts.jsonl.gz.")]
 ProbeFolder = Annotated[Path, typer.Option(help="Folder of the toxicity probe, <name>/<version>.")]

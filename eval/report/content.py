@@ -55,7 +55,8 @@ def _frontier(run: RunReport) -> Section | None:
             f"Mean score of {judge.name} against perplexity, all arms",
             (
                 f"{judge.name}: {_wanted(judge.aim)}perplexity is best near the grey line, the unsteered one, not "
-                "left of it. Numbers are those of the table, bars 95% intervals; a dashed line joins an arm with its placebo.",
+                "left of it. Numbers are those of the table, bars 95% intervals; a dashed line joins an arm with its "
+                "placebo.",
             ),
             partial(frontier, run, judge),
         )

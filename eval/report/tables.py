@@ -18,8 +18,8 @@ from eval.report.words import (
 from steering.page.document import Aside, Block, Paragraph, Section, Strong, Table, Words
 
 HEADER = (
-    "arm", "share", "perplexity", "text", "change", "its placebo", "p", "p, Holm", "mean", "rep-4", "n", "edited", "dose",
-    "violations", "tokens/s",
+    "arm", "share", "perplexity", "text", "change", "its placebo", "p", "p, Holm", "mean", "rep-4", "n", "edited",
+    "dose", "violations", "tokens/s",
 )  # fmt: skip
 """Perplexity is next to the share, so that neither is seen without the other on any screen."""
 

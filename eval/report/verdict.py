@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eval.claim import Verdict
 from eval.report.model import ArmReport, RunReport
-from eval.report.words import change, counted, listed, number, plain
+from eval.report.words import change, counted, listed, number, p_value, plain
 from steering.page.document import Block, Bullets, Findings, Paragraph, Section, Statement, Strong, Words
 
 FEW = 64
@@ -21,18 +21,13 @@ def verdict_section(run: RunReport) -> Section:
     return Section("verdict", "Verdict", tuple(blocks))
 
 
-def claims(run: RunReport) -> list[Verdict]:
-    """Those that stand, of steered arms."""
-    return [verdict for verdict in run.verdicts if verdict.stands]
-
-
 def _claims(run: RunReport) -> list[Statement]:
-    standing = claims(run)
+    standing: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in run.verdicts:
+        if verdict.stands:
+            standing.setdefault((verdict.evidence.arm, verdict.evidence.judge), []).append(verdict)
     if standing:
-        return [
-            Statement("for", (f"{_sentence(one.claim or '')}.", *(f" Beside it: {note}." for note in one.caveats)))
-            for one in standing
-        ]
+        return [_claim(verdicts) for verdicts in standing.values()]
     if not any(arm.kind == "steered" for arm in run.arms):
         return [Statement("unknown", (Strong("Nothing was steered"), ", so there is nothing to claim."))]
     tests = max((verdict.tests for verdict in run.verdicts), default=0)
@@ -46,6 +41,18 @@ def _claims(run: RunReport) -> list[Statement]:
             ),
         )
     ]
+
+
+def _claim(verdicts: list[Verdict]) -> Statement:
+    """One arm by one judge; a second measure that says the same is named behind the first."""
+    first, *others = verdicts
+    words = [f"{_sentence(first.claim or '')}."]
+    for other in others:
+        found = other.evidence
+        moved = plain(change(found, found.against_unsteered.change))
+        words.append(f" So does the {found.measure}: {moved}, Holm p {p_value(other.p_holm)}.")
+    words += [f" Beside it: {note}." for note in dict.fromkeys(note for one in verdicts for note in one.caveats)]
+    return Statement("for", tuple(words))
 
 
 def _bounds(run: RunReport) -> Statement:

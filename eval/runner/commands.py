@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from eval.report.commands import say
+from eval.report.files import write_report
 from eval.runner.errors import SpecError
 from eval.runner.folder import RunFolder
 from eval.runner.prepare import prepare
@@ -63,9 +65,11 @@ def run_command(
         float, typer.Option(min=0, help="Seconds a server that is full or away is asked again.")
     ] = 60.0,
 ) -> None:
-    """Write every prompt under every arm, score what was written, and keep every sample.
+    """Write every prompt under every arm, score what was written, keep every sample, and report what may be claimed.
 
-    Killed at any point, the same command goes on from there.
+    A spec names prompts, decoding, arms and judges (`tiller eval specs --show quick` prints one to copy). Each steered
+    arm gets a placebo: steps of the same norm in a random direction. Killed at any point, the same command goes on from
+    there. It ends in report.html: the verdict first, weak results and broken bounds included.
 
     Example: tiller eval run quick --out runs/quick
     """
@@ -80,10 +84,10 @@ def run_command(
     prepared = prepare(read, load=load, train_data=train_data or (), concurrency=concurrency, patience=patience)
     try:
         with Bar() as bar:
-            found = run(prepared, RunFolder(out), listener=bar, arguments=context.obj or ())
+            run(prepared, RunFolder(out), listener=bar, arguments=context.obj or ())
     finally:
         prepared.writer.close()
-    show(found, out)
+    show(_reported(RunFolder(out)), out)
 
 
 def rescore(
@@ -102,9 +106,9 @@ def rescore(
     with kept.locked(), Bar() as bar:
         for measure in scorers.values():
             measure_samples(measure, kept, sizes, listener=bar)
-        found = finish(kept, left_out=kept.left_out())
+        finish(kept, left_out=kept.left_out())
         note_rescoring(kept, context.obj or (), {measure.name: measure.card for measure in scorers.values()})
-    show(found, folder)
+    show(_reported(kept), folder)
 
 
 def specs(
@@ -163,9 +167,8 @@ def show(found: dict[str, Any], out: Path) -> None:
         "[low, high] are 95% intervals, of changes paired by prompt; a placebo promises no bound, so its "
         "violations are expected"
     )
-    typer.echo(
-        f"samples: {out / 'samples.parquet'}   figures: {out / 'report.json'}   made by: {out / 'provenance.json'}"
-    )
+    typer.echo(f"samples: {out / 'samples.parquet'}   made by: {out / 'provenance.json'}")
+    say(found, out)
 
 
 class Bar:
@@ -196,6 +199,11 @@ class Bar:
     def say(self, line: str) -> None:
         """Above the bars."""
         self._progress.console.print(line, markup=False, highlight=False)
+
+
+def _reported(folder: RunFolder) -> dict[str, Any]:
+    with folder.locked(), Console(stderr=True).status("report"):
+        return write_report(folder)
 
 
 def _absolute(folder: str | None) -> str | None:

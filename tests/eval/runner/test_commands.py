@@ -39,6 +39,9 @@ def test_a_run_ends_with_a_table_and_leaves_its_samples(
     ):
         assert word in said
     assert pq.read_table(out / "samples.parquet").num_rows == 50
+    assert "nothing may be claimed" in said
+    for name in ("report.html", "report.md", "report.json"):
+        assert (out / name).is_file()
     command = json.loads((out / "provenance.json").read_text(encoding="utf-8"))["sessions"][0]["command"]
     assert command.startswith("tiller eval run ")
     assert command.endswith("--threads 1")
@@ -55,6 +58,7 @@ def test_rescore_judges_a_finished_run_by_another_scorer(
     assert table.column_names[-2:] == ["score.spanish", "score.vader"]
     assert table.column("continuation") == before
     assert "vader" in capsys.readouterr().out
+    assert "by vader" in (out / "report.md").read_text(encoding="utf-8")
     (noted,) = json.loads((out / "provenance.json").read_text(encoding="utf-8"))["rescored"]
     assert noted["command"].endswith("--scorer vader")
     assert noted["scorers"]["vader"]["name"] == "vader"
