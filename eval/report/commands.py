@@ -1,23 +1,31 @@
 """python -m eval report runs/quick
 
-`report` makes the report of a finished run from what is stored there, without a model.
+`report` makes the report of a finished run from what is stored there, `compare` puts two runs side by side; neither
+needs a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from eval.report.compare import compare_runs, comparison_json, comparison_page
 from eval.report.files import HTML, write_report
+from eval.report.gathering import read_run
 from eval.runner.folder import RunFolder
+from eval.runner.parts import write_text
+from steering.page.markdown import to_markdown
+from steering.page.webpage import to_html
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `tiller eval`."""
     app.command("report")(report_command)
+    app.command("compare")(compare_command)
 
 
 def report_command(
@@ -34,6 +42,28 @@ def report_command(
     with kept.locked():
         found = write_report(kept)
     say(found, folder)
+
+
+def compare_command(
+    one: Annotated[Path, typer.Argument(metavar="A", help="The --out of a finished run.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="Another, of the same prompts.")],
+    html: Annotated[Path | None, typer.Option(help="Also write the comparison as a page to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write its figures to this file.")] = None,
+) -> None:
+    """Compare two runs arm by arm, B less A, on the prompts that both have.
+
+    Arms are matched by name, prompts by set, id and text, judges by name and revision. Runs that were decoded
+    differently are refused; what else does not compare is left out and named.
+
+    Example: tiller eval compare runs/probe-1 runs/probe-2
+    """
+    found = compare_runs(read_run(RunFolder(one)), read_run(RunFolder(other)))
+    page = comparison_page(found)
+    typer.echo(to_markdown(page), nl=False)
+    if html is not None:
+        write_text(html, to_html(page))
+    if json is not None:
+        write_text(json, dumps(comparison_json(found), indent=2, allow_nan=False) + "\n")
 
 
 def say(found: Mapping[str, Any], folder: Path) -> None:
