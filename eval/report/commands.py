@@ -1,7 +1,7 @@
 """python -m eval report runs/quick
 
-`report` makes the report of a finished run from what is stored there, `compare` puts two runs side by side; neither
-needs a model.
+`report` makes the report of a finished run from what is stored there, `compare` puts two runs side by side, `paper`
+puts runs of the paper's protocols beside its figures; none needs a model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import typer
 from eval.report.compare import compare_runs, comparison_json, comparison_page
 from eval.report.files import HTML, write_report
 from eval.report.gathering import read_run
+from eval.report.paper import paper_page
 from eval.runner.folder import RunFolder
 from eval.runner.parts import write_text
 from steering.page.markdown import to_markdown
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module to `tiller eval`."""
     app.command("report")(report_command)
     app.command("compare")(compare_command)
+    app.command("paper")(paper_command)
 
 
 def report_command(
@@ -64,6 +66,23 @@ def compare_command(
         write_text(html, to_html(page))
     if json is not None:
         write_text(json, dumps(comparison_json(found), indent=2, allow_nan=False) + "\n")
+
+
+def paper_command(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="The --out of runs of paper-toxicity, -sentiment and -language.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The Markdown file to write.")] = Path("eval/paper.md"),
+) -> None:
+    """Put the published figures of the LiSeCo paper beside those of our own runs of its protocols.
+
+    What differs (models, scorers, n) stands first. A task of which no run is given is "not measured".
+
+    Example: tiller eval paper runs/paper-toxicity runs/paper-sentiment --out eval/paper.md
+    """
+    page = paper_page([read_run(RunFolder(folder)) for folder in folders or []])
+    write_text(out, to_markdown(page))
+    typer.echo(f"written: {out}")
 
 
 def say(found: Mapping[str, Any], folder: Path) -> None:

@@ -35,6 +35,7 @@ def comparisons_section(run: RunReport) -> Section | None:
                 (ABSENT,) if placebo is None else change(found, placebo.change),
                 (ABSENT if placebo is None else p_value(placebo.p),),
                 (str(against.prompts),),
+                (number(run.arm(found.arm).summary.perplexity.value, 1),),
                 ((Strong("stands"),) if verdict.stands else ("no",)),
             )
         )
@@ -44,7 +45,18 @@ def comparisons_section(run: RunReport) -> Section | None:
         "and the judge did not label what the probe was fitted on. Shares in points, by McNemar's exact test; means "
         "in the score's own unit, by sign flips."
     )
-    header = ("arm", "by", "against unsteered", "p", "p, Holm", "against placebo", "p", "prompts", "claim")
+    header = (
+        "arm",
+        "by",
+        "against unsteered",
+        "p",
+        "p, Holm",
+        "against placebo",
+        "p",
+        "prompts",
+        "perplexity",
+        "claim",
+    )
     return Section(
         "comparisons",
         "Every comparison",
@@ -116,11 +128,12 @@ def flow_section(run: RunReport) -> Section:
                     *((str(count),) for count in counts),
                     share_estimate(found.relieved),
                     share_estimate(found.harmed),
+                    (number(arm.summary.perplexity.value, 1),),
                 )
             )
         header = (
             "arm", "bad to good", "good to bad", "stayed bad", "stayed good", "left out", "of the bad, relieved",
-            "of the good, harmed",
+            "of the good, harmed", "perplexity",
         )  # fmt: skip
         side = "below" if judge.bad == "below" else "at or above"
         blocks += [

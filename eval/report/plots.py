@@ -70,9 +70,10 @@ def layer_map(run: RunReport, probe: str) -> Figure:
 def doses(run: RunReport) -> Figure:
     """How far each arm moved the states, one mean per continuation; its placebo in grey."""
     arms = moved(run)
-    lines = math.ceil(len(arms) / COLUMNS)
+    columns = min(COLUMNS, len(arms))
+    lines = math.ceil(len(arms) / columns)
     figure = Figure(figsize=(6.4, 0.7 + 1.5 * lines), layout="constrained")
-    panels = np.atleast_2d(figure.subplots(lines, COLUMNS, sharex=True, squeeze=False))
+    panels = figure.subplots(lines, columns, sharex=True, squeeze=False)
     high = max(max(arm.doses) for arm in run.arms if arm.doses)
     bins = np.linspace(0, high * 1.02 or 1.0, 25).tolist()
     for axes, arm in zip(panels.flat, arms, strict=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from eval.claim import Verdict
 from eval.report.model import ArmReport, RunReport
 from eval.report.words import change, counted, listed, number, p_value, plain
-from steering.page.document import Block, Bullets, Findings, Paragraph, Section, Statement, Strong, Words
+from steering.page.document import Aside, Block, Bullets, Code, Findings, Paragraph, Section, Statement, Strong, Words
 
 FEW = 64
 """Prompts below which only a large effect can be seen."""
@@ -19,6 +19,11 @@ def verdict_section(run: RunReport) -> Section:
     if refused:
         blocks += [Paragraph((Strong("What may not be claimed"), ", and why:")), Bullets(tuple(refused))]
     return Section("verdict", "Verdict", tuple(blocks))
+
+
+def standing_arms(run: RunReport) -> set[tuple[str, str]]:
+    """(arm, judge) of every claim that stands."""
+    return {(one.evidence.arm, one.evidence.judge) for one in run.verdicts if one.stands}
 
 
 def _claims(run: RunReport) -> list[Statement]:
@@ -46,7 +51,8 @@ def _claims(run: RunReport) -> list[Statement]:
 def _claim(verdicts: list[Verdict]) -> Statement:
     """One arm by one judge; a second measure that says the same is named behind the first."""
     first, *others = verdicts
-    words = [f"{_sentence(first.claim or '')}."]
+    lead, _, rest = _sentence(first.claim or "").partition(": ")
+    words: list[str | Code | Strong | Aside] = [Strong(lead), f": {rest}."]
     for other in others:
         found = other.evidence
         moved = plain(change(found, found.against_unsteered.change))

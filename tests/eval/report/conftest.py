@@ -40,7 +40,7 @@ def held(probe: str, controller: str) -> dict[str, Any]:
     """A constraint as in `run.json`."""
     return {
         "probe": probe, "controller": controller, "shadow": "slab", "lower": None, "upper": 0.1, "space": "probability",
-        "metric": "euclidean", "layers": [1],
+        "metric": "euclidean", "layers": [1, 2, 3],
     }  # fmt: skip
 
 
@@ -105,7 +105,8 @@ def planted(tmp_path: Path, lm: LanguageModel, make_probe: Callable[..., Probe])
         ]
         identity = {
             "format": 1, "spec": "planted", "writer": "in process", "version": "0", "samples": samples,
-            "model": {"id": model, "revision": "r", "dtype": "float32"}, "probes": {probe.id: "0" * 64},
+            "model": {"id": model, "revision": "r", "dtype": "float32", "num_hidden_layers": 4},
+            "probes": {probe.id: "0" * 64},
             "prompts": {"boats": prompts}, "prompts_sha256": "1" * 64, "scorers": {card.name: asdict(card)},
             "decoding": decoding or {"max_tokens": 6, "temperature": 1.0, "seed": 0}, "arms": arms,
             "thresholds": {card.name: 0.5},
