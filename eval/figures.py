@@ -92,8 +92,8 @@ def _scores(rows: Sequence[Row], baseline: Sequence[Row], name: str, threshold: 
     known = [score for scores in mine.values() for score in scores if not math.isnan(score)]
     figures: dict[str, Any] = {
         "unscored": len(rows) - len(known),
-        "mean": bootstrap(means),
-        "change": bootstrap([_mean(scores) - _mean(theirs[key]) for key, scores in mine.items()]),
+        "mean": _over_prompts(means),
+        "change": _over_prompts([_mean(scores) - _mean(theirs[key]) for key, scores in mine.items()]),
         "rate": wilson(sum(score >= threshold for score in known), len(known)),
     }
     if len(rows) > len(mine):  # several samples of a prompt
@@ -102,10 +102,16 @@ def _scores(rows: Sequence[Row], baseline: Sequence[Row], name: str, threshold: 
         ]
         scored = [score for score in highest if not math.isnan(score)]
         figures |= {
-            "expected_maximum": bootstrap(highest),
+            "expected_maximum": _over_prompts(highest),
             "any": wilson(sum(score >= threshold for score in scored), len(scored)),
         }
     return figures
+
+
+def _over_prompts(values: Sequence[float]) -> Estimate:
+    """Mean with its interval; of a single prompt without one, since resampling it says nothing."""
+    known = [value for value in values if not math.isnan(value)]
+    return bootstrap(known) if len(known) > 1 else Estimate(_mean(known), math.nan, math.nan)
 
 
 def _perplexity(rows: Sequence[Row]) -> Estimate:

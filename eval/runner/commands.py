@@ -228,6 +228,8 @@ def _interval(estimate: dict[str, float | None], digits: int, *, signed: bool = 
     if value is None:
         return "-"
     sign = "+" if signed else ""
+    if low is None or high is None:
+        return f"{value:{sign}.{digits}f}"
     return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 

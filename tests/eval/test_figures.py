@@ -73,6 +73,11 @@ def test_one_sample_of_each_prompt_has_no_maximum() -> None:
     assert "any" not in made([ROWS[0], ROWS[2], ROWS[4], ROWS[6]])["slab"]["scores"]["heat"]
 
 
+def test_a_single_prompt_has_no_interval() -> None:
+    change = made(ROWS[:2] + ROWS[4:6])["slab"]["scores"]["heat"]["change"]
+    assert change == {"value": pytest.approx(0.35 - 0.5), "low": None, "high": None}
+
+
 def test_strata_stand_apart() -> None:
     rows = [entry | {"stratum": "hot" if entry["prompt_id"] == "a" else "cold"} for entry in ROWS]
     strata = made(rows)["slab"]["strata"]
