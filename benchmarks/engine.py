@@ -1,17 +1,17 @@
 """python benchmarks/engine.py: the engine against plain `generate` on the embedded model, in tokens per second.
 
-Fixed output lengths, two torch threads (`--threads`), both arms of every comparison in this run and taking turns; the
-median of five rounds, after one to warm up (`--quick`: two rounds, shorter texts). Run nothing beside it: two threads
-on a busy machine collapse.
+Fixed output lengths, two torch threads (`--threads`), all arms of a comparison in this run and taking turns; the median
+of five rounds, after a short one to warm up (`--quick`: two rounds, shorter texts). Run nothing beside it: two threads
+on a busy machine collapse. About half an hour.
 
-a  The engine, unsteered, against Transformers' `model.generate` on the same prompts in one batch of 1, 8 and 32.
-   Bars: at least 1.0 each. At batch 16 also with compile=True. Bar: at least 1.3.
+a  The engine, unsteered, against Transformers' `model.generate` on the same prompts in one batch of 1, 8, 16 and 32.
+   Bars: at least 1.0 each; with compile=True at batch 16 at least 1.3.
 b  32 requests, each with a plan of its own, arriving within about a second at random, against the same requests one
    after another through plain hooks (`steering.steer`) and `generate`. Bar: at least 8.
 c  Steered against unsteered in the engine, every row with the shipped toxicity probe at its default layers and metric.
    Bars: at least .97, .98, .99 at batch 1, 8, 32. Beside it, without a bar: one slab at all thirty layers.
 d  64 requests of 8 to 128 new tokens through 16 slots, against `generate` in static batches of 16, each as long as its
-   longest: useful tokens only. Bar: at least 2.5 (in the best mode of the engine; the eager one stands beside it).
+   longest: useful tokens only. Bar: at least 2.5 with compile=True; the eager engine stands beside it.
 e  Time to first token and between tokens with 1, 8, 32 and 64 clients, and beside a prompt of 2,000 tokens every second
    (`benchmarks/engine_latency.py`). No bar.
 
@@ -27,8 +27,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +66,20 @@ class Effort:
     new_tokens: int
 
 
-def versus(ours: Seconds, theirs: Seconds, *, rounds: int) -> tuple[float, float, float]:
-    """Median seconds of both, and the median of theirs over ours; which goes first alternates."""
+def compared(arms: dict[str, Seconds], *, rounds: int) -> dict[str, tuple[float, float]]:
+    """Of every arm the median seconds, and the median of the last arm's over its own; the order alternates."""
     found = []
-    for number in range(rounds + 1):
-        pair = {}
-        for arm in (ours, theirs) if number % 2 else (theirs, ours):
-            pair[arm] = arm()
-        found.append((pair[ours], pair[theirs]))
-    found = found[1:]
-    return (
-        statistics.median(a for a, _ in found),
-        statistics.median(b for _, b in found),
-        statistics.median(b / a for a, b in found),
-    )
+    for number in range(rounds):
+        order = list(arms) if number % 2 else list(reversed(arms))
+        found.append({name: arms[name]() for name in order})
+    last = list(arms)[-1]
+    return {
+        name: (
+            statistics.median(times[name] for times in found),
+            statistics.median(times[last] / times[name] for times in found),
+        )
+        for name in arms
+    }
 
 
 def prompts(lm: LanguageModel, count: int) -> list[tuple[int, ...]]:
@@ -96,6 +97,7 @@ def fixed(count: int) -> Sampling:
 def engine(lm: LanguageModel, slots: int, *, fast: bool = False) -> Iterator[Engine]:
     """An engine of so many slots."""
     with Engine(lm, slots=slots, row_tokens=512, compile=fast) as running:
+        submitted(running, [Request(row, fixed(3)) for row in prompts(lm, slots)])
         yield running
 
 
@@ -128,19 +130,23 @@ def generated(lm: LanguageModel, rows: Sequence[tuple[int, ...]], count: int) ->
     return time.perf_counter() - began
 
 
-def against_generate(lm: LanguageModel, batch: int, effort: Effort, *, fast: bool = False) -> dict[str, Any]:
+def against_generate(lm: LanguageModel, batch: int, effort: Effort, *, fast: bool = False) -> Iterator[dict[str, Any]]:
     """(a)"""
     rows, count = prompts(lm, batch), effort.new_tokens
     requests = [Request(row, fixed(count)) for row in rows]
-    with engine(lm, batch, fast=fast) as running:
-        ours, theirs, ratio = versus(
-            lambda: submitted(running, requests), lambda: generated(lm, rows, count), rounds=effort.rounds
-        )
-    bar = 1.3 if fast else 1.0
-    return {
-        "what": "a", "batch": batch, "compiled": fast, "engine": batch * count / ours,
-        "generate": batch * count / theirs, "ratio": ratio, "bar": bar if not fast or batch == 16 else None,
-    }  # fmt: skip
+    with ExitStack() as open_engines:
+        engines = {"engine": open_engines.enter_context(engine(lm, batch))}
+        if fast:
+            engines["compiled"] = open_engines.enter_context(engine(lm, batch, fast=True))
+        arms: dict[str, Seconds] = {name: partial(submitted, one, requests) for name, one in engines.items()}
+        generated(lm, rows, 3)
+        found = compared(arms | {"generate": partial(generated, lm, rows, count)}, rounds=effort.rounds)
+    for name in engines:
+        seconds, ratio = found[name]
+        yield {
+            "what": "a", "arm": name, "batch": batch, "ours": batch * count / seconds,
+            "generate": batch * count / found["generate"][0], "ratio": ratio, "bar": 1.3 if name == "compiled" else 1.0,
+        }  # fmt: skip
 
 
 def hooked(lm: LanguageModel, probe: Probe, layer: int, upper: float) -> Any:
@@ -168,10 +174,11 @@ def different_plans(lm: LanguageModel, probe: Probe, effort: Effort) -> dict[str
         return total
 
     with engine(lm, 32) as running:
-        ours, theirs, ratio = versus(lambda: submitted(running, requests, gaps), one_by_one, rounds=effort.rounds)
+        arms = {"engine": partial(submitted, running, requests, gaps), "one_by_one": one_by_one}
+        found = compared(arms, rounds=effort.rounds)
     return {
-        "what": "b", "plans": 32, "engine": 32 * count / ours, "one_by_one": 32 * count / theirs,
-        "ratio": ratio, "bar": 8.0,
+        "what": "b", "plans": 32, "ours": 32 * count / found["engine"][0],
+        "one_by_one": 32 * count / found["one_by_one"][0], "ratio": found["engine"][1], "bar": 8.0,
     }  # fmt: skip
 
 
@@ -183,17 +190,17 @@ def steered(lm: LanguageModel, probe: Probe, batch: int, effort: Effort, *, ever
     plain = [Request(row, fixed(count)) for row in prompts(lm, batch)]
     held = [Request(row, fixed(count), plan) for row in prompts(lm, batch)]
     with engine(lm, batch) as running:
-        ours, theirs, ratio = versus(
-            lambda: submitted(running, held), lambda: submitted(running, plain), rounds=effort.rounds
-        )
+        submitted(running, held)
+        arms = {"steered": partial(submitted, running, held), "unsteered": partial(submitted, running, plain)}
+        found = compared(arms, rounds=effort.rounds)
     return {
-        "what": "c", "batch": batch, "layers": len(plan.layers), "steered": batch * count / ours,
-        "unsteered": batch * count / theirs, "ratio": ratio,
+        "what": "c", "batch": batch, "layers": len(plan.layers), "ours": batch * count / found["steered"][0],
+        "unsteered": batch * count / found["unsteered"][0], "ratio": found["steered"][1],
         "bar": None if every else {1: 0.97, 8: 0.98, 32: 0.99}[batch],
     }  # fmt: skip
 
 
-def mixed_lengths(lm: LanguageModel, effort: Effort, *, fast: bool) -> dict[str, Any]:
+def mixed_lengths(lm: LanguageModel, effort: Effort) -> Iterator[dict[str, Any]]:
     """(d)"""
     drawn = random.Random(1)
     counts = [drawn.randint(8, 128) for _ in range(64)]
@@ -203,20 +210,22 @@ def mixed_lengths(lm: LanguageModel, effort: Effort, *, fast: bool) -> dict[str,
     def static() -> float:
         return sum(generated(lm, rows[at : at + 16], max(counts[at : at + 16])) for at in range(0, 64, 16))
 
-    with engine(lm, 16, fast=fast) as running:
-        ours, theirs, ratio = versus(lambda: submitted(running, requests), static, rounds=effort.rounds)
-    return {
-        "what": "d", "compiled": fast, "tokens": sum(counts), "engine": sum(counts) / ours,
-        "static": sum(counts) / theirs, "ratio": ratio, "bar": 2.5 if fast else None,
-    }  # fmt: skip
+    with engine(lm, 16) as eager, engine(lm, 16, fast=True) as fast:
+        arms = {"engine": partial(submitted, eager, requests), "compiled": partial(submitted, fast, requests)}
+        found = compared(arms | {"static": static}, rounds=effort.rounds)
+    for name in arms:
+        seconds, ratio = found[name]
+        yield {
+            "what": "d", "arm": name, "tokens": sum(counts), "ours": sum(counts) / seconds,
+            "static": sum(counts) / found["static"][0], "ratio": ratio, "bar": 2.5 if name == "compiled" else None,
+        }  # fmt: skip
 
 
 def measured(lm: LanguageModel, probe: Probe, wanted: str, effort: Effort, *, quick: bool) -> Iterator[dict[str, Any]]:
     """Every comparison asked for."""
     if "a" in wanted:
         for batch in (1, 8, 16, 32):
-            yield against_generate(lm, batch, effort)
-        yield against_generate(lm, 16, effort, fast=True)
+            yield from against_generate(lm, batch, effort, fast=batch == 16)
     if "b" in wanted:
         yield different_plans(lm, probe, effort)
     if "c" in wanted:
@@ -224,8 +233,7 @@ def measured(lm: LanguageModel, probe: Probe, wanted: str, effort: Effort, *, qu
             for batch in (1, 8, 32):
                 yield steered(lm, probe, batch, effort, every=every)
     if "d" in wanted:
-        for fast in (False, True):
-            yield mixed_lengths(lm, effort, fast=fast)
+        yield from mixed_lengths(lm, effort)
     if "e" in wanted:
         yield from latency(lm, seconds=10.0 if quick else 30.0)
 
@@ -233,11 +241,11 @@ def measured(lm: LanguageModel, probe: Probe, wanted: str, effort: Effort, *, qu
 def main() -> int:
     """Run and report; 0 when every bar is met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two rounds instead of five, 16 new tokens instead of 64")
+    parser.add_argument("--quick", action="store_true", help="two rounds instead of five, 16 new tokens instead of 32")
     parser.add_argument("--only", default="a,b,c,d,e", help="which comparisons, as a,b,c,d,e")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     asked = parser.parse_args()
-    effort = Effort(rounds=2, new_tokens=16) if asked.quick else Effort(rounds=5, new_tokens=64)
+    effort = Effort(rounds=2, new_tokens=16) if asked.quick else Effort(rounds=5, new_tokens=32)
     lm = load_model("smollm2-135m-instruct", device="cpu", threads=asked.threads)
     rows: list[dict[str, Any]] = []
     for row in measured(lm, load_probe(PROBE), asked.only, effort, quick=asked.quick):

@@ -71,7 +71,7 @@ def serve(
     cache_tokens: Annotated[
         int | None, typer.Option(help="Tokens of all running rows. [default: slots x row-tokens]")
     ] = None,
-    chunk_tokens: Annotated[int | None, typer.Option(help="Prompt tokens read in one pass. [default: 256]")] = None,
+    chunk_tokens: Annotated[int | None, typer.Option(help="Prompt tokens read in one pass. [default: 128]")] = None,
     deadline_seconds: Annotated[
         float | None, typer.Option(help="Time a request has, waiting included. [default: 600]")
     ] = None,

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     """Tokens a row may hold, prompt and continuation. Unset: 2048, or the model's context if that is shorter."""
     cache_tokens: Positive | None = None
     """Tokens all running rows may hold together. Unset: slots times row_tokens."""
-    chunk_tokens: Positive = 256
+    chunk_tokens: Positive = 128
     """Prompt tokens read in one pass; a longer prompt delays everybody's next token by one such pass at most."""
     deadline_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     """Time a request has, waiting included, before it is answered with 504; it may ask for less by `timeout`."""

@@ -66,7 +66,12 @@ def _differs(known: Mapping[str, Any], runs: Iterable[RunReport]) -> Section:
 
 
 def _task(spec: str, known: Mapping[str, Any], run: RunReport | None) -> Section:
-    blocks: list[Block] = [_theirs(spec, known, run)]
+    blocks: list[Block] = []
+    if known["models"]:
+        high = "" if run is None or not run.judges else f" In ours, high is {run.judges[0].card.higher_is}."
+        legend = f"Theirs: {known['score']} / mean naturalness, 1 to 5; a dash where there is none.{high}"
+        blocks.append(Paragraph((legend,)))
+    blocks.append(_theirs(spec, known, run))
     if known.get("note"):
         blocks.append(Paragraph((known["note"],)))
     if run is None:

@@ -37,6 +37,9 @@ GENERATE: dict[str, Example] = {
             "stop": ["\n\n"],
             "stop_token_ids": [0],
             "n": 2,
+            "logprobs": 2,
+            "priority": "live",
+            "timeout": 60,
             "steering": {
                 "mode": "enforce",
                 "constraints": [
@@ -67,7 +70,21 @@ COMPLETION: dict[str, Example] = {
     "steered": {
         "summary": "As the openai client sends it with extra_body",
         "value": {"prompt": "My neighbour told me that", "max_tokens": 20, "seed": 1, "steering": _STEERING},
-    }
+    },
+    "scored": {
+        "summary": "A text scored under steering, beside its unsteered twin; nothing is written",
+        "value": {
+            "prompt": "My neighbour told me that the garden was lovely.",
+            "max_tokens": 0,
+            "echo": True,
+            "logprobs": 1,
+            "priority": "background",
+            "steering": {
+                "constraints": [{"probe": "toxicity", "upper": 0.1, "prompt": "all"}],
+                "baseline": True,
+            },
+        },
+    },
 }
 
 CHAT: dict[str, Example] = {
@@ -79,5 +96,16 @@ CHAT: dict[str, Example] = {
             "seed": 1,
             "steering": _STEERING,
         },
-    }
+    },
+    "told": {
+        "summary": "How likely each token was, beside its three likeliest rivals; ten seconds at most",
+        "value": {
+            "messages": [{"role": "user", "content": "Write one sentence about rain."}],
+            "max_tokens": 40,
+            "temperature": 0,
+            "logprobs": True,
+            "top_logprobs": 3,
+            "timeout": 10,
+        },
+    },
 }

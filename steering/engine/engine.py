@@ -1,38 +1,32 @@
 """The one owner of the model: a thread that reads prompts, writes tokens, and lets rows join and leave in between.
 
 A turn of the engine is one pass over prompts, if any wait, then one decoding step of every row that writes. So nobody
-waits for the slowest of a batch, and a long prompt, read in chunks, delays others' next token by one chunk at most:
+waits for the slowest of a batch, and a long prompt, read in chunks, delays others' next token by one chunk at most.
+Each row has its own plan, sampling, seed and account, and no row can feel another (`steering.engine.batch`).
 
-    slots    0 ... n-1           rows that write, always neighbours: when one leaves, the last takes its place
-             n ... n+m-1         short prompts, read in one pass; from then on they write
-             `slots`             one long prompt, chunk by chunk; then its row moves to n
-
-Each row has its own plan, sampling, seed and account, and no row can feel another. What fails in a row ends that row:
-NaN logits, a listener that raises, no memory for a prompt. A failure of a pass ends the engine: everybody is told.
+What fails in a row ends that row; a failure of a pass ends the engine, and everybody is told. Nothing of a prompt is
+kept for the next request that begins alike: a prefix read under one plan would be a wrong answer under another.
 """
 
 from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from itertools import chain
 
-from torch import OutOfMemoryError, Tensor
-
-from steering.choosing import choose
+from steering.engine.batch import Batch
 from steering.engine.job import Job, Listener, Priority
 from steering.engine.packed import packs_by_itself
 from steering.engine.runner import Runner
 from steering.engine.waiting import Room, Waiting
-from steering.errors import EngineUnavailable, NotEnoughMemory, PromptTooLong, TillerError
+from steering.errors import EngineUnavailable, InvalidRequest, PromptTooLong
 from steering.models import LanguageModel
 from steering.requests import Completion, Request, encode
 from steering.selftest import SelfTest, self_test
 
 ROW_TOKENS = 2048
 """Of one row, prompt and continuation, where the model's context is longer or unbounded."""
-_ONE_BY_ONE = 4
-"""Tokens of a long prompt a turn reads of a model that reads behind others only one at a time."""
+_IDLE = 4
+"""Chunks that may be read at once while nobody waits for a next token."""
 
 
 class Engine:
@@ -41,8 +35,12 @@ class Engine:
     `slots` rows are written together. A row holds at most `row_tokens` tokens, and all of them together `cache_tokens`
     (by default, as many as there is room for). Prompts are read `chunk_tokens` at a time. `max_queue` requests may
     wait. `pack` keeps the weights twice for faster steps on a CPU (`steering.engine.packed`); by default, where they
-    are few. Raises SelfTestFailed when the model cannot be steered, UnsupportedModel for caches or attention it does
-    not know.
+    are few. `compile` prepares a compiled step for times when at least half of the slots write
+    (`steering.engine.compiled`): a minute or two at start-up, and the weights once more in memory. It takes the place
+    of `pack`, unless both are asked for.
+
+    Raises SelfTestFailed when the model cannot be steered, UnsupportedModel for caches or attention it does not know,
+    ModelError when the step cannot be compiled, InvalidRequest for a size below 1.
     """
 
     def __init__(
@@ -52,10 +50,15 @@ class Engine:
         slots: int = 16,
         row_tokens: int | None = None,
         cache_tokens: int | None = None,
-        chunk_tokens: int = 256,
+        chunk_tokens: int = 128,
         max_queue: int = 256,
         pack: bool | None = None,
+        compile: bool = False,  # noqa: A002
     ) -> None:
+        sizes = {"slots": slots, "row_tokens": row_tokens, "cache_tokens": cache_tokens, "chunk_tokens": chunk_tokens}
+        for name, size in sizes.items():
+            if size is not None and size < 1:
+                raise InvalidRequest(f"{name} is {size}; expected a whole number of at least 1", param=name)
         self.lm = lm
         self.slots = slots
         self.row_tokens = min(row_tokens or ROW_TOKENS, lm.context or row_tokens or ROW_TOKENS)
@@ -63,14 +66,18 @@ class Engine:
         self.chunk_tokens = min(chunk_tokens, self.row_tokens)
         self.self_test: SelfTest = self_test(lm)
         self._waiting = Waiting(max_queue)
-        self._rows: list[Job] = []
-        """Those that write, by slot"""
-        self._long: Job | None = None
         self._short_turn = True
+        """Whether the next pass over prompts is for short ones, though a long one is being read"""
         self._closing, self._stopping = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
-        packs = packs_by_itself(lm.model) if pack is None else pack
-        self._runner = Runner(lm, slots=slots + 1, row_tokens=self.row_tokens, pack=packs)
+        self._runner = Runner(
+            lm,
+            slots=slots + 1,
+            row_tokens=self.row_tokens,
+            pack=packs_by_itself(lm.model) and not compile if pack is None else pack,
+            compiled_rows=slots if compile else None,
+        )
+        self._batch = Batch(self._runner, slots=slots, chunk_tokens=self.chunk_tokens)
         self._thread = threading.Thread(target=self._run, name="tiller-engine", daemon=True)
         self._thread.start()
 
@@ -92,7 +99,7 @@ class Engine:
     @property
     def running(self) -> int:
         """Rows that write or whose prompt is being read."""
-        return len(self._rows) + (self._long is not None)
+        return self._batch.running
 
     @property
     def cache_bytes(self) -> int:
@@ -174,8 +181,7 @@ class Engine:
                 if self._failure
                 else "the engine was stopped before this answer was ready; ask another server"
             )
-            left = chain(self._rows, [self._long] if self._long else [], self._waiting.drain())
-            for job in list(left):
+            for job in [*self._batch.everybody, *self._waiting.drain()]:
                 job.fail(EngineUnavailable(told))
 
     def _turn(self) -> bool:
@@ -188,166 +194,30 @@ class Engine:
             self._waiting.wait()
             return True
         self._waiting.sweep()
-        self._drop_those_over()
+        self._batch.drop_those_over()
         self._read_prompts()
-        self._write()
+        self._batch.write()
         return True
-
-    def _drop_those_over(self) -> None:
-        for slot in reversed(range(len(self._rows))):
-            if self._rows[slot].is_over():
-                self._leave(slot)
-        if self._long is not None and self._long.is_over():
-            self._runner.steering.leave(self.slots)
-            self._long = None
 
     def _read_prompts(self) -> None:
         """One pass: over short prompts, or over a chunk of the long one; in turns when both wait."""
-        held = sum(job.tokens for job in self._rows) + (self._long.tokens if self._long else 0)
-        idle = not self._rows and self._long is None
-        room = Room(
-            slots=self.slots - self.running,
-            tokens=self.cache_tokens - held,
-            area=self.chunk_tokens * (4 if idle else 1),
-            chunk=self.chunk_tokens,
-            long=self._long is None,
-        )
-        if self._long is not None and not self._short_turn:
+        batch = self._batch
+        if batch.long is not None and not self._short_turn:
             self._short_turn = True
-            self._read_long()
+            batch.read_long()
             return
+        room = Room(
+            slots=self.slots - batch.running,
+            tokens=self.cache_tokens - batch.tokens,
+            area=self.chunk_tokens * (1 if batch.running else _IDLE),
+            chunk=self.chunk_tokens,
+            long=batch.long is None,
+        )
         short, long = self._waiting.admit(room)
         if long is not None:
-            self._long = long
-            self._runner.steering.join(self.slots, long.steered)
+            batch.begin_long(long)
         self._short_turn = False
         if short:
-            self._read_short(short)
-        elif self._long is not None:
-            self._read_long()
-
-    def _read_short(self, jobs: list[Job]) -> None:
-        """Whole prompts in one pass; without memory for all of them one by one, and who still has none is told."""
-        first, runner = len(self._rows), self._runner
-        for at, job in enumerate(jobs):
-            runner.steering.join(first + at, job.steered)
-        whole = any(job.request.echo for job in jobs)
-        try:
-            logits = runner.read(
-                first,
-                [job.prompt for job in jobs],
-                [0] * len(jobs),
-                [-len(job.prompt) for job in jobs],
-                whole=whole,
-            )
-        except Exception as error:
-            for at in range(len(jobs)):
-                runner.steering.leave(first + at)
-            told = _told(error)
-            if told is None:
-                for job in jobs:
-                    job.fail(EngineUnavailable("the engine failed while it ran this request"))
-                raise
-            if len(jobs) == 1:
-                jobs[0].fail(told)
-                return
-            for job in jobs:
-                self._read_short([job])
-            return
-        for at, job in enumerate(jobs):
-            job.read = len(job.prompt)
-            if job.request.echo:
-                job.writing.read_prompt(logits[at, -len(job.prompt) : -1])
-        self._rows += jobs
-        self._take(first, logits[:, -1] if whole else logits)
-
-    def _read_long(self) -> None:
-        """The next chunk of the long prompt; after its last one the row joins those that write."""
-        job, runner = self._long, self._runner
-        assert job is not None
-        one_by_one = job.read > 0 and not runner.continues
-        for _ in range(_ONE_BY_ONE if one_by_one else 1):
-            chunk = job.prompt[job.read :][: 1 if one_by_one else self.chunk_tokens]
-            try:
-                logits = runner.read(
-                    self.slots, [chunk], [job.read], [job.read - len(job.prompt)], whole=job.request.echo
-                )
-            except Exception as error:
-                told = _told(error)
-                if told is None:
-                    raise
-                job.fail(told)
-                runner.steering.leave(self.slots)
-                self._long = None
-                return
-            job.read += len(chunk)
-            if job.request.echo:
-                job.writing.read_prompt(logits[0, : len(job.prompt) - len(job.writing.prompt_logprobs)])
-                logits = logits[:, -1]
-            if job.read == len(job.prompt):
-                slot = len(self._rows)
-                runner.cache.move(self.slots, slot, job.read)
-                runner.steering.move(self.slots, slot)
-                self._rows.append(job)
-                self._long = None
-                self._take(slot, logits)
-                return
-
-    def _write(self) -> None:
-        """One token of every row."""
-        if not self._rows:
-            return
-        logits = self._runner.read(
-            0,
-            [[job.writing.token_ids[-1]] for job in self._rows],
-            [job.read for job in self._rows],
-            [job.offset for job in self._rows],
-            whole=False,
-        )
-        for job in self._rows:
-            job.read += 1
-        self._take(0, logits)
-
-    def _take(self, first: int, logits: Tensor) -> None:
-        """Draw the next token of the rows from `first` on; those that end with it leave."""
-        jobs = self._rows[first:]
-        drawn = choose([job.chooser for job in jobs], logits)
-        for slot in reversed(range(first, first + len(jobs))):
-            job, token = self._rows[slot], drawn[slot - first]
-            try:
-                if isinstance(token, Exception):
-                    raise token
-                job.writing.take(token, logits[slot - first])
-                job.tell(token)
-            except Exception as error:
-                job.fail(error)
-                self._runner.cache.clear(slot)
-                self._leave(slot)
-                continue
-            if job.writing.finish_reason is not None:
-                report = self._runner.steering.report(slot, finish=job.writing.finish_reason)
-                self._leave(slot)
-                job.finish(job.writing.complete(report))
-
-    def _leave(self, slot: int) -> None:
-        """Free a slot; the last row takes its place."""
-        last = len(self._rows) - 1
-        self._runner.steering.leave(slot)
-        if slot != last:
-            self._runner.cache.move(last, slot, self._rows[last].read)
-            self._runner.steering.move(last, slot)
-            self._rows[slot] = self._rows[last]
-        self._rows.pop()
-
-
-def _told(error: Exception) -> Exception | None:
-    """What the one whose prompt it was is told of a failure that is his alone; None for one that is everybody's."""
-    if isinstance(error, TillerError):
-        return error
-    memory = isinstance(error, (OutOfMemoryError, MemoryError)) or "not enough memory" in str(error)
-    if not memory:
-        return None
-    return NotEnoughMemory("there was no memory left to read this prompt; shorten it, or try later", retry_after=5.0)
-
-
-__all__ = ["Engine"]
+            batch.read_short(short)
+        elif batch.long is not None:
+            batch.read_long()

@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers.masking_utils import causal_mask_function, eager_mask, sdpa_mask
 
 from steering.architectures import text_config
 from steering.errors import UnsupportedModel
@@ -32,8 +33,26 @@ def _own_eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
+def _sdpa_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> Any:
+    """The library's; a single token's query heads that share keys look at them together, not each at a copy.
+
+    The library does so too, but not in a compiled graph.
+    """
+    rows, heads, columns, _ = query.shape
+    by_row = attention_mask is not None and attention_mask.shape[:2] == (rows, 1)
+    if columns > 1 or heads == key.shape[1] or not by_row:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], -1)
+    read = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=options.get("scaling"))
+    return read.reshape(rows, 1, heads, -1), None
+
+
 def _sdpa(**asked: Any) -> Any:
-    return _allowed(**asked) if _by_row(asked) else sdpa_mask(**asked)
+    if not _by_row(asked):
+        return sdpa_mask(**asked)
+    return None if _sees_all(asked) else _allowed(**asked)
 
 
 def _eager(**asked: Any) -> Any:
@@ -45,14 +64,23 @@ def _eager(**asked: Any) -> Any:
 
 
 _KINDS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "sdpa": (sdpa_attention_forward, _sdpa),
+    "sdpa": (_sdpa_attention, _sdpa),
     "eager": (_own_eager, _eager),
 }
 
 
 @contextmanager
 def slot_attention(model: nn.Module) -> Iterator[None]:
-    """Let `model` attend by row while the context is open.
+    """Let `model` attend by row while the context is open. Raises what `attend_by_row` raises."""
+    kind = attend_by_row(model)
+    try:
+        yield
+    finally:
+        _switch(model, kind)
+
+
+def attend_by_row(model: nn.Module) -> str:
+    """Let `model` attend by row for good; the attention it had.
 
     Raises UnsupportedModel for an attention implementation other than sdpa and eager.
     """
@@ -66,15 +94,18 @@ def slot_attention(model: nn.Module) -> Iterator[None]:
     AttentionInterface.register(_PREFIX + kind, attend)
     AttentionMaskInterface.register(_PREFIX + kind, mask)
     _switch(model, _PREFIX + kind)
-    try:
-        yield
-    finally:
-        _switch(model, kind)
+    return kind
 
 
 def _switch(model: Any, name: str) -> None:
     for config in (model.config, text_config(model)):
         config._attn_implementation = name
+
+
+def _sees_all(asked: dict[str, Any]) -> bool:
+    """Whether every row reads one token and may look at every key: then there is nothing to mask."""
+    plain = asked["mask_function"] is causal_mask_function and asked["q_length"] == 1
+    return plain and bool((asked["q_offset"] + 1 == asked["kv_offset"] + asked["kv_length"]).all())
 
 
 def _by_row(asked: dict[str, Any]) -> bool:

@@ -17,9 +17,10 @@ from transformers import DynamicCache
 
 from steering.architectures import state_kind
 from steering.controllers.state_offset import held
+from steering.engine.compiled import CompiledStep
 from steering.engine.masks import slot_attention
 from steering.engine.packed import PackedLinears
-from steering.engine.slots import SlotCache, SlotState
+from steering.engine.slots import ROUND, SlotCache, SlotState
 from steering.engine.steered import SlotSteering
 from steering.hooks import steer
 from steering.models import LanguageModel
@@ -33,7 +34,10 @@ _CLOSE = 0.05
 class Runner:
     """The only place where the model is called. `slots` rows are in the cache, and steered, at most."""
 
-    def __init__(self, lm: LanguageModel, *, slots: int, row_tokens: int, pack: bool = False) -> None:
+    def __init__(
+        self, lm: LanguageModel, *, slots: int, row_tokens: int, pack: bool = False, compiled_rows: int | None = None
+    ) -> None:
+        """`compiled_rows` of the slots, from 0 on, can be read by a compiled step."""
         self.lm = lm
         self._packed = PackedLinears(lm.model) if pack else None
         parameters = inspect.signature(lm.model.forward).parameters
@@ -43,10 +47,13 @@ class Runner:
         self._takes_mask = state_kind(lm.model) != "attention"
         like = DynamicCache(config=lm.model.config)
         self._call({"input_ids": torch.tensor([[1, 2]], device=lm.device), self._cache_name: like})
-        self.cache = SlotCache(like, slots=slots, row_tokens=row_tokens)
+        # A graph for any number of keys but all of them: PyTorch takes that one for another case.
+        spare = ROUND if compiled_rows else 0
+        self.cache = SlotCache(like, slots=slots, row_tokens=row_tokens + spare)
         self.steering = SlotSteering(lm, slots=slots)
         self.continues = self._continues()
         """Whether several tokens can be read at once behind others; if not, they are read one by one"""
+        self._compiled = CompiledStep(lm, self.cache, self.steering, rows=compiled_rows) if compiled_rows else None
 
     @torch.inference_mode()
     def read(
@@ -61,6 +68,8 @@ class Runner:
         new = [len(row) for row in rows]
         window = self.cache.open(first, lengths, new)
         device = self.lm.device
+        if self._compiled is not None and not whole and self._compiled.suits(window):
+            return self._compiled([token for (token,) in rows], window, offsets)
         if window.width == 1:
             ids, places = torch.tensor(rows), torch.tensor(offsets).unsqueeze(1)
         else:

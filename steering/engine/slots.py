@@ -32,7 +32,7 @@ from transformers.cache_utils import (
 from steering.errors import UnsupportedModel
 
 ROUND = 16
-"""Attention looks at the longest row of a window, rounded up to this: fewer shapes, aligned reads."""
+"""Where rows differ in length, attention looks at the longest, rounded up to this: fewer shapes, aligned reads."""
 
 
 @dataclass(eq=False)
@@ -50,11 +50,30 @@ class Window:
     """Keys attention looks at: those of the longest row after the pass"""
     offsets: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     """(rows,) int64: the position of each row's first column, negative where that is padding"""
+    _lines: dict[tuple[torch.Size, torch.device], Tensor] = field(default_factory=dict)
 
     @property
     def rows(self) -> slice:
         """The slots."""
         return slice(self.first, self.first + len(self.lengths))
+
+    def lines(self, stored: Tensor) -> Tensor:
+        """(rows x heads,) int64: where in storage (slots, heads, row_tokens, ...) each row's one new token goes."""
+        key = stored.shape[1:3], stored.device
+        if key not in self._lines:
+            heads, tokens = key[0]
+            slots = torch.arange(self.rows.start, self.rows.stop)
+            lines = (slots[:, None] * heads + torch.arange(heads)) * tokens + self.offsets[:, None]
+            self._lines[key] = lines.flatten().to(stored.device)
+        return self._lines[key]
+
+    def open(self, first: int, lengths: Sequence[int], new: Sequence[int], *, most: int) -> None:
+        """Announce the next pass; `most` keys at most are looked at."""
+        self.first, self.lengths, self.new, self.width = first, tuple(lengths), tuple(new), max(new)
+        longest = max(self.ends)
+        self.seen = longest if longest == min(self.ends) else min(-(-longest // ROUND) * ROUND, most)
+        self.offsets = torch.tensor([held + own - self.width for held, own in zip(lengths, new, strict=True)])
+        self._lines.clear()
 
     @property
     def ends(self) -> list[int]:
@@ -81,9 +100,9 @@ class SlotAttention(DynamicLayer):  # type: ignore[misc]
         window = self.window
         keys, values = self.keys[window.rows], self.values[window.rows]
         if window.width == 1:
-            rows = torch.arange(len(window.lengths), device=keys.device)
-            at = window.offsets.to(keys.device)
-            keys[rows, :, at], values[rows, :, at] = key_states[:, :, 0], value_states[:, :, 0]
+            for stored, fresh in ((self.keys, key_states), (self.values, value_states)):
+                lines = stored.view(-1, stored.shape[-1])
+                lines.index_copy_(0, window.lines(stored), fresh.reshape(-1, stored.shape[-1]))
         else:
             for row, (held, new) in enumerate(zip(window.lengths, window.new, strict=True)):
                 keys[row, :, held : held + new] = key_states[row, :, window.width - new :]
@@ -192,14 +211,11 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     def open(self, first: int, lengths: Sequence[int], new: Sequence[int]) -> Window:
         """Announce the next pass: which slots, what they hold, and how many tokens each of them reads."""
-        width, window = max(new), self.window
-        window.first, window.lengths, window.new, window.width = first, tuple(lengths), tuple(new), width
-        window.seen = min(-(-max(window.ends) // ROUND) * ROUND, self.row_tokens)
-        window.offsets = torch.tensor([held + own - width for held, own in zip(lengths, new, strict=True)])
+        self.window.open(first, lengths, new, most=self.row_tokens)
         for layer in self.layers:
             if isinstance(layer, SlotState):
                 layer.look()
-        return window
+        return self.window
 
     def get_query_offset(self, layer_idx: int = 0) -> Tensor:
         """Per row, where its first column stands; `steering.engine.masks` reads it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -57,6 +58,7 @@ class SlotSteering:
         self._ran: set[int] = set()
         self._first = 0
         self._offsets = torch.zeros(0, 0, dtype=torch.long)
+        self._padding = 0
         self._general: RowSteering | None = None
 
     def join(self, slot: int, row: Steered) -> None:
@@ -89,20 +91,27 @@ class SlotSteering:
             account.totals.copy_(torch.from_numpy(self._tables.totals[slot, : len(account.totals)]))
         return account.report(finish=finish, tokens=row.token_scores)
 
-    def open(self, first: int, offsets: Tensor) -> Mapping[int, Controller]:
+    def quick(self, first: int, rows: int) -> bool:
+        """Whether a pass over these slots needs the tables only, or no steering at all."""
+        return all(
+            row is None or row.plan is None or row.figures is not None for row in self._rows[first : first + rows]
+        )
+
+    def open(self, first: int, offsets: Tensor, *, padding: int = 0) -> Mapping[int, Controller]:
         """Announce the next pass: its slots, and the offsets of its tokens, (rows, seq) int64 on the host.
 
-        Its controllers, for `steering.hooks.steer`.
+        Its controllers, for `steering.hooks.steer`. So many rows of `padding` follow, which are left as they are; only
+        where the pass is `quick`.
         """
         rows = self._rows[first : first + len(offsets)]
-        self._first, self._offsets = first, offsets
+        self._first, self._offsets, self._padding = first, offsets, padding
         self._ran.clear()
         self._general, self._layers = None, []
         if all(row is None or row.plan is None for row in rows):
             return {}
-        if all(row is None or row.plan is None or row.figures is not None for row in rows):
+        if self.quick(first, len(rows)):
             self._layers = self._tables.open(first, offsets)
-            return {layer: self._controller(layer) for layer in self._layers}
+            return {layer: partial(self._control, layer) for layer in self._layers}
         self._general = self._compile(first, rows)
         self._general.begin(offsets)
         return self._general.controllers()
@@ -126,19 +135,20 @@ class SlotSteering:
             self._tables.close()
             self._keep_scores()
 
-    def _controller(self, layer: int) -> Controller:
-        expected = (*self._offsets.shape, self._lm.info.hidden_size)
+    def act(self, layer: int, resid: Tensor) -> Tensor:
+        """The steered copy of `resid` at one layer, for a compiled step: it asks at every layer of every pass."""
+        return self._control(layer, resid) if layer in self._layers else resid.clone()
 
-        def control(resid: Tensor) -> Tensor:
-            if resid.shape != expected:
-                raise SteeringNotApplied(
-                    f"the residual stream at layer {layer} has shape {tuple(resid.shape)}, but tokens were announced "
-                    f"for {expected}"
-                )
-            self._ran.add(layer)
-            return self._tables.project(layer, resid.contiguous())
-
-        return control
+    def _control(self, layer: int, resid: Tensor) -> Tensor:
+        rows, seq = self._offsets.shape
+        expected = (rows + self._padding, seq, self._lm.info.hidden_size)
+        if resid.shape != expected:
+            raise SteeringNotApplied(
+                f"the residual stream at layer {layer} has shape {tuple(resid.shape)}, but tokens were announced "
+                f"for {expected}"
+            )
+        self._ran.add(layer)
+        return self._tables.project(layer, resid.contiguous())
 
     def _compile(self, first: int, rows: list[Steered | None]) -> RowSteering:
         """The general form for these rows; kept as long as they stay the same."""

@@ -89,13 +89,15 @@ class SlotTables:
         self._single_on = np.zeros(layers * CONSTRAINTS * slots, dtype=np.bool_)
         self._single_record = np.zeros((slots, 1, CONSTRAINTS, field.FIELDS))
         self._rows = slice(0, 0)
+        self._acting: tuple[slice, list[int]] | None = None
+        """Layers at which some row of these slots is steered; forgotten when a row comes, moves or goes"""
         self._on: Any = None
         self.record: Any = None
         """(rows, seq, CONSTRAINTS, FIELDS) of the pass that runs"""
 
     def put(self, slot: int, plan: PlanFigures) -> None:
         """Place a plan in a slot that is free, its totals blank."""
-        self._placed[slot] = plan
+        self._placed[slot], self._acting = plan, None
         self.totals[slot] = self._blank
         self._windows[slot][plan.layers] = plan.windows
         for layer, line in zip(plan.layers, plan.figures, strict=True):
@@ -110,6 +112,7 @@ class SlotTables:
         plan = self._placed.pop(slot, None)
         if plan is None:
             return
+        self._acting = None
         self._windows[slot][plan.layers] = _NEVER
         for layer, line in zip(plan.layers, plan.figures, strict=True):
             self._figures[layer, slot] = 0
@@ -121,7 +124,7 @@ class SlotTables:
         plan = self._placed.pop(source, None)
         if plan is None:
             return
-        self._placed[target] = plan
+        self._placed[target], self._acting = plan, None
         self.totals[target] = self.totals[source]
         for rows, blank in ((self._windows, np.array(_NEVER)), (self._figures.swapaxes(0, 1), np.zeros(16))):
             rows[target][plan.layers] = rows[source][plan.layers]
@@ -145,9 +148,11 @@ class SlotTables:
             return []
         if seq == 1:
             self._address(first, rows)
-        return sorted(
-            {int(layer) for slot, plan in self._placed.items() if slot in self._range for layer in plan.layers}
-        )
+        if self._acting is None or self._acting[0] != self._rows:
+            own = range(first, first + rows)
+            layers = {int(layer) for slot, plan in self._placed.items() if slot in own for layer in plan.layers}
+            self._acting = self._rows, sorted(layers)
+        return self._acting[1]
 
     def project(self, layer: int, resid: Tensor) -> Tensor:
         """The steered copy of a contiguous float32 `resid` (rows, seq, hidden_size) at one layer."""
@@ -169,10 +174,6 @@ class SlotTables:
     def close(self) -> None:
         """Add the pass that has just ended to the totals."""
         add_up(self.record, self.totals[self._rows])
-
-    @property
-    def _range(self) -> range:
-        return range(self._rows.start, self._rows.stop)
 
     def _address(self, first: int, rows: int) -> None:
         layers = len(self._figures)

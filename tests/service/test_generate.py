@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import httpx
 import pytest
 
-import steering.generation
 from steering import Constraint, LanguageModel, Plan, Request, Sampling, generate
 from steering.bounds import Bounds
 
@@ -31,7 +31,8 @@ def test_the_same_request_alone_in_python_gives_the_same_text(
     alone = generate(lm, [Request("It was a dark night", Sampling(max_tokens=12, temperature=0), plan)])[0]
     assert (served["text"], served["token_ids"]) == (alone.text, alone.token_ids)
     assert alone.steering is not None
-    assert served["steering"]["probes"] == alone.steering.to_json()["probes"]
+    told = alone.steering.to_json()["probes"]["toxicity@1"]
+    assert served["steering"]["probes"] == {"toxicity@1": pytest.approx(told, abs=1e-6)}
 
 
 def test_a_steered_choice_differs_from_its_unsteered_twin_and_proves_its_bound(client: httpx.Client) -> None:
@@ -199,7 +200,7 @@ def test_concurrent_requests_with_different_plans_answer_as_alone(
 def test_a_completion_without_a_report_is_an_error_and_never_unsteered_text(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steering.generation.RowSteering, "report", lambda *args, **kwargs: None)
+    monkeypatch.setattr("steering.engine.steered.SlotSteering.report", lambda *args, **kwargs: None)
     reply = client.post("/generate", json=ASK | {"steering": TIGHT})
     assert reply.status_code == 500
     assert reply.json()["error"]["code"] == "steering_not_applied"
@@ -209,19 +210,19 @@ def test_a_completion_without_a_report_is_an_error_and_never_unsteered_text(
 def test_hooks_that_are_not_attached_are_an_error_and_never_unsteered_text(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steering.generation.RowSteering, "controllers", lambda self: {})
+    monkeypatch.setattr("steering.engine.runner.steer", lambda model, controllers: nullcontext())
     reply = client.post("/generate", json=ASK | {"steering": TIGHT})
     assert reply.status_code == 500
     assert reply.json()["error"]["code"] == "steering_not_applied"
 
 
-def test_a_failure_in_the_model_is_500_without_path_or_trace(
+def test_a_failure_of_one_row_is_500_without_path_or_trace_and_the_next_is_served(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def explode(*args: object) -> list[int]:
         raise RuntimeError(f"broken in {__file__}")
 
-    monkeypatch.setattr(steering.generation, "choose", explode)
+    monkeypatch.setattr("steering.writing.Writing.take", explode)
     reply = client.post("/generate", json=ASK)
     assert reply.status_code == 500
     assert reply.json()["error"]["code"] == "internal_error"

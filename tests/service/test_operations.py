@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-import steering.engine
 from service import Loaded, Settings, create_app
 from steering import Engine, LanguageModel, ProbeStore, TillerError
+from steering.engine.runner import Runner
 from steering.errors import ModelError
 
 
@@ -54,12 +54,12 @@ def test_a_model_that_cannot_be_loaded_is_503_without_its_path(run: Any) -> None
 def test_a_dead_engine_turns_health_to_503_and_no_request_hangs(
     serve: Any, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*args: object, **hooks: object) -> None:
+    def die(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     with serve(lm, []) as client:
         assert client.get("/health").status_code == 200
-        monkeypatch.setattr(steering.engine, "generate", die)
+        monkeypatch.setattr(Runner, "read", die)
         running = client.post("/generate", json={"prompt": "a"})
         assert running.status_code == 503
         for reply in (client.get("/health"), client.get("/ready"), client.post("/generate", json={"prompt": "a"})):
@@ -71,15 +71,15 @@ def test_a_dead_engine_turns_health_to_503_and_no_request_hangs(
 def test_a_full_queue_is_503_with_retry_after_and_the_accepted_ones_finish(
     serve: Any, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, hold, started = steering.engine.generate, threading.Event(), threading.Event()
+    original, hold, started = Runner.read, threading.Event(), threading.Event()
 
-    def slow(*args: Any, **hooks: Any) -> Any:
+    def slow(*args: Any, **options: Any) -> Any:
         started.set()
         assert hold.wait(30)
-        return original(*args, **hooks)
+        return original(*args, **options)
 
     with serve(lm, [], max_queue=2, max_prompts=1, slots=1) as client:
-        monkeypatch.setattr(steering.engine, "generate", slow)
+        monkeypatch.setattr(Runner, "read", slow)
         replies: list[httpx.Response] = []
         url = str(client.base_url)
 
@@ -107,17 +107,17 @@ def test_a_full_queue_is_503_with_retry_after_and_the_accepted_ones_finish(
 def test_a_client_that_leaves_takes_its_waiting_request_back(
     serve: Any, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, hold, started = steering.engine.generate, threading.Event(), threading.Event()
+    original, hold, started = Runner.read, threading.Event(), threading.Event()
     ran: list[str] = []
 
-    def slow(model: LanguageModel, requests: Any, **hooks: Any) -> Any:
-        ran.extend(model.tokenizer.decode(row.prompt) for row in requests)
+    def slow(runner: Runner, first: int, rows: Any, lengths: Any, offsets: Any, **options: Any) -> Any:
+        ran.extend(lm.tokenizer.decode(row) for row, offset in zip(rows, offsets, strict=True) if offset < 0)
         started.set()
         assert hold.wait(30)
-        return original(model, requests, **hooks)
+        return original(runner, first, rows, lengths, offsets, **options)
 
     with serve(lm, [], slots=1) as client:
-        monkeypatch.setattr(steering.engine, "generate", slow)
+        monkeypatch.setattr(Runner, "read", slow)
         url = f"{client.base_url}/generate"
         first = threading.Thread(target=lambda: httpx.post(url, json={"prompt": "first"}, timeout=60))
         first.start()
@@ -129,6 +129,25 @@ def test_a_client_that_leaves_takes_its_waiting_request_back(
         first.join()
         assert client.post("/generate", json={"prompt": "last"}).status_code == 200
     assert ran == ["first", "last"]
+
+
+def test_a_client_that_leaves_while_its_text_is_written_makes_room(
+    serve: Any, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, passes = Runner.read, []
+
+    def slow(runner: Runner, *args: Any, **options: Any) -> Any:
+        passes.append(args)
+        time.sleep(0.02)
+        return original(runner, *args, **options)
+
+    with serve(lm, [], slots=1) as client:
+        monkeypatch.setattr(Runner, "read", slow)
+        url = f"{client.base_url}/generate"
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, json={"prompt": "leaver", "max_tokens": 200, "logit_bias": {"258": -100}}, timeout=0.5)
+        assert client.post("/generate", json={"prompt": "last", "max_tokens": 2}).status_code == 200
+    assert len(passes) < 150, "it was written to its end though nobody waited"
 
 
 def test_closing_the_server_answers_what_was_accepted(serve: Any, lm: LanguageModel) -> None:

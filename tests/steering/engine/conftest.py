@@ -220,13 +220,13 @@ def running() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def rows() -> Callable[..., list[Request]]:
-    """`rows(plans)`: one request per plan, with prompts from 3 to 60 tokens and from 4 to 16 new ones; greedy."""
+    """`rows(plans)`: one request per plan, with prompts from 6 to 40 tokens and from 4 to 11 new ones; greedy."""
 
     def make(plans: Sequence[Plan | None], **changes: Any) -> list[Request]:
         return [
             Request(
-                f"row {at} {'mixed ' * (at * 7 % 10)}",
-                Sampling(**{"max_tokens": 4 + at * 5 % 13, "temperature": 0, "ignore_eos": True, "seed": at} | changes),
+                f"row {at} {'mixed ' * (at * 5 % 6)}",
+                Sampling(**{"max_tokens": 4 + at * 5 % 8, "temperature": 0, "ignore_eos": True, "seed": at} | changes),
                 plan,
                 token_scores=plan is not None and at % 4 == 0,
                 logprobs=2 if at % 3 == 0 else None,

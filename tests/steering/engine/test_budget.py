@@ -45,11 +45,11 @@ def plans_of(make_fitted, lm):
 @pytest.mark.parametrize("budget", [95, 200])
 def test_at_every_turn_rows_and_their_tokens_are_within_the_budget(lm, by_hand, make_fitted, budget):
     engine = by_hand(lm, slots=5, row_tokens=95, cache_tokens=budget, chunk_tokens=16)
-    requests = drawn_requests(random.Random(0), plans_of(make_fitted, lm), 25)
+    requests = drawn_requests(random.Random(0), plans_of(make_fitted, lm), 20)
     answers, most_rows, most_tokens = [engine.submit(row) for row in requests], 0, 0
     while engine.running or engine.waiting:
         engine.turn()
-        held = [*engine._rows, *([engine._long] if engine._long else [])]
+        held = [*engine._batch.rows, *([engine._batch.long] if engine._batch.long else [])]
         assert len(held) == engine.running <= 5
         tokens = sum(len(job.prompt) + job.request.sampling.max_tokens for job in held)
         assert tokens <= budget
@@ -85,7 +85,7 @@ def test_nothing_has_grown_after_300_requests(zoo, model_type, by_hand, make_fit
     lm, drawn = zoo(model_type), random.Random(1)
     engine = by_hand(lm, slots=8, row_tokens=64, chunk_tokens=16)
     plans, before = plans_of(make_fitted, lm), storage(engine)
-    requests = drawn_requests(drawn, plans, 300, most=20, new=10)
+    requests = drawn_requests(drawn, plans, 300, most=16, new=5)
     for at in range(0, 300, 25):
         answers = [engine.submit(row) for row in requests[at : at + 25]]
         for answer in drawn.sample(answers, k=3):
