@@ -158,6 +158,9 @@ def _size(run: RunReport) -> list[Statement]:
         found.append(
             Statement("unknown", (Strong(f"Only {counted(few, 'prompt')}"), ": small effects cannot be seen."))
         )
+    if isinstance(run.provenance.get("prompts_compared_with_training_data"), str):
+        words = " It is not known here that no probe was trained on them (--train-data compares)."
+        found.append(Statement("unknown", (Strong("Prompts not compared with training data."), words)))
     if notes:
         found.append(Statement("unknown", (Strong("Left out."), notes)))
     return found
