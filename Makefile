@@ -3,6 +3,7 @@
 #   make serve          the server on http://127.0.0.1:8000
 #   make check          format, lint, types, imports, fast tests
 #   make test           check, and everything slow
+#   make test-browser  the evaluation report in Chromium, which is installed when missing (Debian's package)
 #   make probes         train the shipped probes again (needs DATA)
 #   make bench-quality  the first table of the README again (needs DATA)
 #   make bench-controllers  the second: every controller and its placebo (needs DATA)
@@ -12,13 +13,14 @@ PYTHON ?= python3
 DATA ?= ../shared/data
 TORCH_INDEX ?=
 VENV := .venv
+ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PRETRAINED := probes/pretrained/smollm2-135m-instruct
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo serve check test format probes bench-quality bench-controllers clean
+.PHONY: help demo serve check test format test-browser probes bench-quality bench-controllers clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -48,6 +50,11 @@ check: $(READY)
 test: $(READY)
 	$(LINT)
 	$(BIN)/pytest
+
+test-browser: $(READY)
+	@command -v chromium chromium-browser google-chrome >/dev/null || $(ROOT) apt-get install --yes --no-install-recommends chromium \
+		|| { echo "no Chromium, and apt-get could not install it; put chromium on the PATH"; exit 1; }
+	$(BIN)/pytest tests/eval/report/test_in_browser.py
 
 probes: $(READY)
 	$(BIN)/python -m probes.pretrain --data $(DATA)

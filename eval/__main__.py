@@ -1,7 +1,8 @@
 """python -m eval quality --data ../shared/data --probe probes/pretrained/smollm2-135m-instruct/toxicity/1
 
-Offline evaluation. `quality` makes the table of the README: toxicity against fluency, beside its placebo.
-`controllers` puts every controller beside the slab.
+Offline evaluation. `run` carries out a spec, `rescore` judges its samples anew (`eval.runner`); both end in a report,
+which `report` makes again (`eval.report`). `quality` makes the table of the README: toxicity against fluency, beside
+its placebo. `controllers` puts every controller beside the slab.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from eval.grid import controller_arms, usable
 from eval.prompts import read_rtp
 from eval.quality_table import plot, summarise, to_markdown
 from eval.readme import replace_section
+from eval.report import commands as report_commands
+from eval.runner import commands
 from eval.sample import Sample
 from eval.study import Study, run_study
 from steering import load_model, load_probe
@@ -38,6 +41,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+commands.register(app)
+report_commands.register(app)
 
 Data = Annotated[Path, typer.Option(help="Folder that holds prompts/rtp_prompts.jsonl.gz.")]
 ProbeFolder = Annotated[Path, typer.Option(help="Folder of the toxicity probe, <name>/<version>.")]
@@ -171,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app,
         argv,
         prog_name="tiller eval",
-        interrupted="interrupted; finished arms are kept, the same command goes on from there",
+        interrupted="interrupted; what is finished is kept, the same command goes on from there",
     )
 
 

@@ -21,6 +21,7 @@ JUDGES = {
     "steering/scorers/remote.py": "httpx",
     "steering/scorers/vader.py": "vaderSentiment",
 }
+PAGES = {"jinja2", "markupsafe", "matplotlib"}
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
@@ -59,8 +60,14 @@ def test_the_base_needs_torch_transformers_and_their_own_dependencies_only(path)
     compiled = COMPILED if short(path).startswith("steering/kernels/") else set()
     judge = {JUDGES[short(path)]} if short(path) in JUDGES else set()
     host = {"numpy"} if short(path) == "steering/choosing.py" else set()
-    assert imported(path) - sys.stdlib_module_names <= BASE | commands | compiled | judge | host
+    page = PAGES if short(path).startswith("steering/page/") else set()
+    assert imported(path) - sys.stdlib_module_names <= BASE | commands | compiled | judge | host | page
     assert commands or "steering.commandline" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if short(p).startswith(("steering/", "service/"))], ids=short)
+def test_pages_of_findings_are_for_cards_and_reports_alone(path):
+    assert short(path).startswith("steering/page/") or "steering.page" not in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=short)

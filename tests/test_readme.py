@@ -45,7 +45,7 @@ def test_every_make_target_and_command_in_it_exists(capsys: pytest.CaptureFixtur
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
     assert set(re.findall(r"(?:`|^)make ([a-z-]+)", README, flags=re.MULTILINE)) <= targets
-    commands = r"(?:`|^)tiller ((?:serve|demo|model get|probe (?:train|screen|show)))\b"
+    commands = r"(?:`|^)tiller ((?:serve|demo|model get|probe (?:train|screen|show)|eval (?:run|rescore|specs)))\b"
     for command in set(re.findall(commands, README, flags=re.MULTILINE)):
         assert main([*command.split(), "--help"]) == 0
         assert "Usage" in capsys.readouterr().out

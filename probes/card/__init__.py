@@ -1,6 +1,6 @@
 """The card of a probe: one page that says what it is, how it was made, how well it does and what it does not do.
 
-`model.py` holds what is known, `content.py` says it in words, tables and plots; `markdown.py` and `webpage.py` only put
+`model.py` holds what is known, `content.py` says it in words, tables and plots; `steering.page` only puts
 the same page into their signs. `files.py` writes it beside an artefact: `card.md` with PNGs, `card.html` alone, and
 `card.json` to make them again from. No text of any corpus appears.
 """

@@ -6,7 +6,6 @@ appears.
 
 from __future__ import annotations
 
-from probes.card.document import Code, Page, Section, Strong, Words
 from probes.card.effects import PLOTS as EFFECT_PLOTS
 from probes.card.effects import lookahead_section, screen_section, siblings_section
 from probes.card.figures import PLOTS as FIGURE_PLOTS
@@ -15,6 +14,7 @@ from probes.card.making import carried_section, corpus_section, limits_section, 
 from probes.card.model import Card
 from probes.card.verdict import verdict_section
 from steering.manifest import Manifest
+from steering.page.document import Code, Page, Section, Strong, Words
 from steering.probe import named_layers
 
 PLOTS = FIGURE_PLOTS | EFFECT_PLOTS

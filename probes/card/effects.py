@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from probes.card.document import Block, Code, Paragraph, Picture, Pictures, Section, Strong, Table, Words
 from probes.card.figures import change, number, with_interval
 from probes.card.model import Card
 from probes.card.steering_plots import (
@@ -18,6 +17,7 @@ from probes.card.steering_plots import (
 )
 from probes.card.verdict import NO_LAYERS
 from steering.manifest import Manifest, Screen, ScreenRow
+from steering.page.document import Block, Code, Paragraph, Picture, Pictures, Section, Strong, Table, Words
 from steering.probe import named_layers, ranges
 
 SINGLES, SETS, LOOKAHEAD = "screen-layers.png", "screen-sets.png", "lookahead.png"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from probes.card.document import Aside, Block, Bullets, Paragraph, Picture, Pictures, Section, Strong, Table, Words
 from probes.card.model import Card, best_layer
 from probes.card.plots import (
     auroc_by_layer,
@@ -17,6 +16,7 @@ from probes.card.plots import (
 )
 from probes.measure.baseline import LENGTH, NAME, PAIRS
 from steering.manifest import LayerMetrics, LayerReport
+from steering.page.document import Aside, Block, Bullets, Paragraph, Picture, Pictures, Section, Strong, Table, Words
 
 LAYERS, CALIBRATION, RELIABILITY = "layers.png", "calibration.png", "reliability.png"
 PLOTS = frozenset({LAYERS, CALIBRATION, RELIABILITY})

@@ -7,12 +7,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from probes.card.content import PLOTS, page_of
-from probes.card.markdown import to_markdown
 from probes.card.model import Card, Extras, card_from_probe
-from probes.card.theme import png
-from probes.card.webpage import to_html
 from steering.artefact import content_sha256, load_probe
 from steering.errors import CorruptProbe
+from steering.page.markdown import to_markdown
+from steering.page.theme import png
+from steering.page.webpage import to_html
 
 MARKDOWN = "card.md"
 HTML = "card.html"

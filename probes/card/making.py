@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from probes.card.document import Block, Bullets, Code, Paragraph, Section, Strong, Table, Words
 from probes.card.model import Card, best_layer
 from probes.card.verdict import NO_LAYERS
 from probes.measure.baseline import PAIRS
 from probes.texts.corpus import IMBALANCE
 from steering.manifest import Manifest
+from steering.page.document import Block, Bullets, Code, Paragraph, Section, Strong, Table, Words
 
 _TOKENS = {
     "last": "the last token of finished texts",

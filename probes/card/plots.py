@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from probes.card.model import Card
-from probes.card.theme import LIGHT, colour, label, marker
 from probes.measure.baseline import LENGTH, NAME
 from probes.measure.reliability import ReliabilityBin
 from steering.manifest import LayerMetrics, LayerReport, Manifest
+from steering.page.theme import LIGHT, colour, label, marker
 
 PANELS = 9
 """As many layers as a reliability diagram shows."""

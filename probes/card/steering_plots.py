@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.card.plots import layers_figure
-from probes.card.theme import LIGHT, colour, label, marker
 from steering.manifest import Lookahead, Manifest, Screen, ScreenRow
+from steering.page.theme import LIGHT, colour, label, marker
 
 SINGLE = "single"
 

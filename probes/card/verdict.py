@@ -6,12 +6,12 @@ be chance; it is not a paired test.
 
 from __future__ import annotations
 
-from probes.card.document import Findings, Section, Statement, Strong
 from probes.card.model import Card, best_layer
 from probes.card.plots import measured
 from probes.card.steering_plots import is_chosen
 from probes.measure.baseline import LENGTH, NAME
 from steering.manifest import LayerMetrics, Lookahead, Manifest, Screen
+from steering.page.document import Findings, Section, Statement, Strong
 from steering.probe import named_layers
 
 IN_DOMAIN = "test"

@@ -11,10 +11,10 @@ import pytest
 
 from probes.card import Card, best_layer, card_from_probe
 from probes.card.content import page_of
-from probes.card.markdown import to_markdown
 from probes.card.verdict import NO_LAYERS
-from probes.card.webpage import to_html
 from steering.manifest import LayerReport
+from steering.page.markdown import to_markdown
+from steering.page.webpage import to_html
 
 ALWAYS = ["verdict", "making", "limits"]
 MEASURED = ["figures", "layers", "calibration", "all-layers"]

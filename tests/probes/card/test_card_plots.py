@@ -13,7 +13,7 @@ import pytest
 from probes.card.model import Card
 from probes.card.plots import PANELS, auroc_by_layer, ece_by_layer, reliability_panels, shown_panels
 from probes.card.steering_plots import auroc_by_warning, effect_by_layer, effect_by_set
-from probes.card.theme import DARK, LIGHT, svg
+from steering.page.theme import DARK, LIGHT, svg
 
 
 def lines(axes: Any) -> dict[str, tuple[list[float], list[float]]]:

@@ -1,4 +1,4 @@
-"""The card as a value: a page of sections of blocks of marked words, which Markdown and HTML only put into their signs.
+"""The page as a value: a page of sections of blocks of marked words, which Markdown and HTML only put into their signs.
 
 Words are plain strings; no string carries markup, so that a name with a star or an angle bracket in it stays what it
 is in both forms.
@@ -76,12 +76,14 @@ class Findings:
 class Table:
     """Rows of as many cells as the header has; the first column names the row, the others are figures.
 
-    `align` is for the figures: right for plain numbers, left where some have an interval behind them.
+    `align` is for the figures: right for plain numbers, left where some have an interval behind them. `stacked` puts
+    what is aside under the figure where the form allows it, for tables of many columns.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[Words, ...], ...]
     align: Literal["left", "right"] = "right"
+    stacked: bool = False
     kind: ClassVar[str] = "table"
 
     def __post_init__(self) -> None:
@@ -106,7 +108,29 @@ class Pictures:
     kind: ClassVar[str] = "pictures"
 
 
-Block = Paragraph | Bullets | Findings | Table | Pictures
+@dataclass(frozen=True)
+class Excerpt:
+    """One text of several to compare."""
+
+    label: Words
+    text: str
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Texts of others under one line: hidden until a reader asks for them, and left out of the Markdown.
+
+    They may be of any kind, offensive too, so nothing shows them by itself.
+    """
+
+    summary: Words
+    lead: str
+    """What all of them begin with"""
+    items: tuple[Excerpt, ...]
+    kind: ClassVar[str] = "folded"
+
+
+Block = Paragraph | Bullets | Findings | Table | Pictures | Folded
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +144,7 @@ class Section:
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """The whole card."""
+    """The whole page."""
 
     title: str
     lede: Words

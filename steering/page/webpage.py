@@ -7,8 +7,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from probes.card.document import Page, Picture
-from probes.card.theme import DARK, LIGHT, svg
+from steering.page.document import Page, Picture
+from steering.page.theme import DARK, LIGHT, svg
 
 
 def to_html(page: Page) -> str:

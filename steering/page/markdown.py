@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import re
 
-from probes.card.document import Aside, Block, Bullets, Code, Findings, Page, Paragraph, Pictures, Strong, Table, Words
+from steering.page.document import (
+    Aside,
+    Bullets,
+    Code,
+    Findings,
+    Folded,
+    Page,
+    Paragraph,
+    Pictures,
+    Strong,
+    Table,
+    Words,
+)
+
+Shown = Paragraph | Bullets | Findings | Table | Pictures
+"""What Markdown shows: it cannot hide a text, so it leaves those out that are to be hidden."""
 
 _SIGNS = re.compile(r"([\\`*_<>~&]|\](?=[(\[:]))")
 
@@ -13,11 +28,12 @@ def to_markdown(page: Page) -> str:
     """The whole page, one trailing newline."""
     parts = [f"# {_plain(page.title)}", _inline(page.lede)]
     for section in page.sections:
-        parts += [f"## {_plain(section.title)}", *(_block(block) for block in section.blocks)]
+        shown = [block for block in section.blocks if not isinstance(block, Folded)]
+        parts += [f"## {_plain(section.title)}", *(_block(block) for block in shown)]
     return "\n\n".join(parts) + "\n"
 
 
-def _block(block: Block) -> str:
+def _block(block: Shown) -> str:
     match block:
         case Paragraph(words):
             return _inline(words)
