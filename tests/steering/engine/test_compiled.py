@@ -168,9 +168,9 @@ def test_a_model_that_cannot_be_compiled_is_refused_with_the_way_out(zoo, model_
         Engine(zoo(model_type), slots=2, compile=True)
 
 
-def test_without_a_compiler_the_engine_refuses_to_start_and_says_so(monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
-    with pytest.raises(ModelError, match=r"needs a working C\+\+ compiler.*without --compile"):
+def test_without_a_compiler_the_engine_refuses_to_start_and_says_so():
+    none = torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")})
+    with none, pytest.raises(ModelError, match=r"needs a working C\+\+ compiler.*without --compile"):
         Engine(tiny_model(layers=1, hidden_size=16), slots=3, compile=True)
 
 
