@@ -40,6 +40,13 @@ def kept(out: Path) -> dict[str, tuple[int, int]]:
     return {str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in parts}
 
 
+def wait_for(out: Path, *, parts: int) -> None:
+    """Until so many parts are finished: fast machines and slow ones then differ in seconds, not in where kills fall."""
+    deadline = time.monotonic() + 60
+    while len(kept(out)) < parts and not (out / "report.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 def main(spec: str, out: Path, seed: int, kills: int) -> None:
     """Print what happened as JSON."""
     drawn = random.Random(seed)
@@ -48,10 +55,14 @@ def main(spec: str, out: Path, seed: int, kills: int) -> None:
     whole = time.monotonic() - began
     torn = out / "torn"
     report: dict[str, list[object]] = {"finished": [], "rewritten": [], "aside": []}
-    for _ in range(kills):
+    for number in range(kills):
         before = kept(torn)
         child = fork(spec, torn)
-        time.sleep(drawn.uniform(0, whole / 3))
+        if number % 4:  # every fourth at any moment, the start included
+            wait_for(torn, parts=len(before) + drawn.randint(1, 6))
+            time.sleep(drawn.uniform(0, whole / 50))  # about a part
+        else:
+            time.sleep(drawn.uniform(0, whole / 3))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         after = kept(torn)

@@ -220,7 +220,7 @@ def test_progress_counts_every_row_of_every_stage_and_begins_where_it_was(make_r
             self.stage[1] += rows
 
     run(make_ready(), RunFolder(tmp_path / "out"), listener=Counting())
-    assert stages == {"writing": [50, 50], "logprob": [50, 50], "spanish": [50, 50]}
+    assert stages == {"writing": [50, 50], "logprob": [50, 50], "spanish": [50, 50], "layers": [5, 5]}
 
 
 def test_provenance_says_what_made_it(make_ready: Ready, do_run: Run, lm: LanguageModel, tmp_path: Path) -> None:
