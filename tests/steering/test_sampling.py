@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 from transformers import (
@@ -88,6 +88,9 @@ def ours(scores, asked, *, context=PROMPT):
         logit_bias=st.dictionaries(st.integers(0, 1), st.sampled_from([-100.0, -1.5, 0.25, 3.0]), max_size=2),
     ),
 )
+@example(  # found once: logits of -545, where half a unit in the last place is 3e-5
+    vocab=2, scale=0.02, seed=70, asked=Sampling(temperature=0.375, repetition_penalty=2.0, logit_bias={0: -100.0})
+)
 def test_the_kept_tokens_and_their_probabilities_are_those_of_transformers(vocab, scale, seed, asked):
     scores, context = logits(vocab, scale=scale, seed=seed), (0, vocab - 1, 0)
     assume(len(scores.unique()) == vocab)  # Transformers keeps all equals at the edge of top_k; ours: test_choosing.py
@@ -95,7 +98,13 @@ def test_the_kept_tokens_and_their_probabilities_are_those_of_transformers(vocab
     if asked.repetition_penalty != 1 or asked.logit_bias:  # ours are rounded to float32 there, as logits are
         assume(_clear_of_edges(scores, asked, context))
     assert torch.equal(found > 0, expected > 0)
-    torch.testing.assert_close(found, expected, rtol=2e-5, atol=0)
+    torch.testing.assert_close(found, expected, rtol=2e-5 + _rounding(scores, asked, context), atol=0)
+
+
+def _rounding(scores, asked, context):
+    """The relative error of a probability whose logits are rounded to float32 once or twice, before temperature."""
+    largest = float(abs(Chooser(asked, context).adjusted(scores.numpy())).max())
+    return 4 * largest * torch.finfo(torch.float32).eps / asked.temperature
 
 
 def _clear_of_edges(scores, asked, context):
