@@ -5,6 +5,7 @@ Routes are in `service/routes/`: parse, call `service.answering`, shape the answ
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 
 from service import errors
 from service.body import BodyGuard
+from service.database import Database
 from service.errors import ErrorBody
 from service.resident import Loaded, Resident
 from service.routes import generate, openai_api, operations, steering_api
@@ -36,6 +38,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.settings = settings
+        app.state.database = await asyncio.to_thread(Database, settings.state_folder())
         app.state.resident = resident = Resident(load, announce=announce)
         resident.start()
         try:

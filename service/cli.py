@@ -51,6 +51,9 @@ def serve(
     probes: Annotated[
         Path | None, typer.Option(help="Folder of probes. [default: those shipped for the model]")
     ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder for policies, keys, jobs, uploads. [default: beside the models]")
+    ] = None,
     probe_compat: Annotated[
         str | None, typer.Option(help="How closely probes must fit: exact|architecture|width.")
     ] = None,

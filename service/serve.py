@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.database import Database
 from service.resident import Resident, load
 from service.settings import Settings
 from steering.errors import InvalidRequest, TillerError
@@ -32,10 +33,11 @@ _REFUSAL_SECONDS = 10
 def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
     """Serve until told to stop, and return the exit code. `say` gets lines for the person who started it.
 
-    Raises InvalidRequest for a public bind that was not allowed or an address that is taken, and whatever TillerError
-    loading ended with.
+    Raises InvalidRequest for a public bind that was not allowed or an address that is taken, ModelError for a state
+    folder that cannot be used, and whatever TillerError loading ended with.
     """
     settings.check_bind()
+    Database(settings.state_folder())
     listening = _listen(settings)
     url = _url(settings, port=listening.getsockname()[1])
     say(f"Tiller {__version__} listens on {url} and loads {settings.model}")

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from steering.embedded import tiller_home
 from steering.errors import InvalidRequest
 from steering.identity import Compatibility
 from steering.models import DType
@@ -32,6 +33,8 @@ class Settings(BaseSettings):
     """An embedded model, a Hugging Face id, or a local folder."""
     probes: Path | None = None
     """Folder of probe artefacts, `<name>/<version>/`. Unset: the probes shipped for the model, if there are any."""
+    state: Path | None = None
+    """Folder of what the server must not forget: policies, keys, jobs, uploaded probes. Unset: beside the models."""
     probe_compat: Compatibility = "exact"
     """How closely a probe must fit the model: exact, architecture or width."""
     host: str = "127.0.0.1"
@@ -89,6 +92,10 @@ class Settings(BaseSettings):
                 "who can reach it may use it",
                 param="host",
             )
+
+    def state_folder(self) -> Path:
+        """Where policies, keys, jobs and uploaded probes are kept."""
+        return self.state or tiller_home() / "state"
 
     def probe_folder(self) -> Path | None:
         """The folder to load probes from: the one given, else the shipped one of this model; None for no probes."""

@@ -25,6 +25,12 @@ from steering.tiny import SPECIAL, VOCAB, byte_tokenizer, tiny_model, tiny_probe
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_server_of_a_test_keeps_anything(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Servers started without `--state` keep what they keep in a folder of this run, not in the user's."""
+    os.environ["TILLER_STATE"] = str(tmp_path_factory.mktemp("state"))
+
+
 def tiny_llama(*, layers: int = 4, hidden_size: int = 32, seed: int = 0) -> LlamaForCausalLM:
     """A random Llama whose logits depend visibly on its residual stream."""
     return tiny_model(layers=layers, hidden_size=hidden_size, seed=seed).model

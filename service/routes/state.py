@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.database import Database
 from service.resident import Loaded, Resident
 from service.settings import Settings
 
@@ -20,6 +21,11 @@ async def _settings(request: Request) -> Settings:
     return settings
 
 
+async def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
 async def _loaded(request: Request) -> Loaded:
     return (await _resident(request)).get()
 
@@ -29,6 +35,9 @@ TheResident = Annotated[Resident, Depends(_resident)]
 
 TheSettings = Annotated[Settings, Depends(_settings)]
 """The server's settings."""
+
+TheDatabase = Annotated[Database, Depends(_database)]
+"""What is kept over restarts; its work blocks, so do it in a thread."""
 
 TheLoaded = Annotated[Loaded, Depends(_loaded)]
 """Engine and probes; the route answers 503 while there are none."""

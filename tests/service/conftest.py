@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,8 +51,15 @@ def wait_until_ready(client: httpx.Client) -> None:
 @contextmanager
 def serve_model(lm: LanguageModel, probes: list[Probe], **settings: Any) -> Iterator[httpx.Client]:
     """A ready server of `lm`."""
-    chosen = Settings(**settings)
-    app = create_app(lambda: Loaded(start_engine(lm, chosen), ProbeStore(probes)), chosen)
+    with tempfile.TemporaryDirectory() as state:
+        chosen = Settings(**{"state": state, **settings})
+        app = create_app(lambda: Loaded(start_engine(lm, chosen), ProbeStore(probes)), chosen)
+        with _ready(app) as client:
+            yield client
+
+
+@contextmanager
+def _ready(app: FastAPI) -> Iterator[httpx.Client]:
     with run_app(app) as client:
         wait_until_ready(client)
         client.app = app  # type: ignore[attr-defined]

@@ -1,0 +1,36 @@
+"""The tables of `service.database`, step by step. A step that was released is never changed; a new one is appended."""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE policies (
+            name TEXT PRIMARY KEY,
+            body TEXT NOT NULL, -- the steering field, JSON
+            about TEXT NOT NULL DEFAULT '',
+            certificate TEXT, -- JSON of `tiller certify`, of this very body
+            created REAL NOT NULL, -- seconds since 1970
+            updated REAL NOT NULL
+        ) STRICT""",
+        """CREATE TABLE keys (
+            name TEXT PRIMARY KEY,
+            salt BLOB NOT NULL,
+            digest BLOB NOT NULL,
+            created REAL NOT NULL,
+            expires REAL, -- NULL: never
+            requests_per_minute INTEGER, -- NULL: no limit
+            tokens_per_day INTEGER -- NULL: no limit
+        ) STRICT""",
+        """CREATE TABLE jobs (
+            id TEXT PRIMARY KEY,
+            state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
+            asked TEXT NOT NULL, -- the request, JSON
+            progress TEXT NOT NULL DEFAULT '{}', -- JSON
+            error TEXT,
+            created REAL NOT NULL,
+            started REAL,
+            ended REAL
+        ) STRICT""",
+    ),
+)
+"""Statements by version: after all of them the file is of version `len(MIGRATIONS)`."""
