@@ -17,6 +17,7 @@ from fastapi import Request as HttpRequest
 
 from service.errors import CLIENT_GONE, INVALID, ApiError, describe, not_applied
 from service.orders import Order, Prompt
+from service.protection.ledger import Account, account_of
 from service.resident import Loaded, Resident
 from service.schemas import MAX_SEED, Usage
 from steering.errors import InvalidRequest
@@ -48,7 +49,7 @@ async def answer(order: Order, http: HttpRequest, resident: Resident) -> list[Ch
 
     When the client leaves, its rows are taken back, those that run between two steps. Raises ApiError or TillerError.
     """
-    rows, futures = await resident.aside(partial(_admit, order, resident.get()))
+    rows, futures = await resident.aside(partial(_admit, order, resident.get(), account_of(http)))
     completions = await _unless_disconnected(futures, http)
     return [
         _choice(index, row, completion, order)
@@ -63,7 +64,7 @@ def usage(choices: Sequence[Choice], order: Order) -> Usage:
     return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
 
-def _admit(order: Order, loaded: Loaded) -> tuple[list[Request], list[Future[Completion]]]:
+def _admit(order: Order, loaded: Loaded, account: Account) -> tuple[list[Request], list[Future[Completion]]]:
     """Check everything, then queue all rows or none. Runs in the admission thread."""
     steering = order.steering
     plan = None if steering is None else steering.to_plan(loaded.probes, lm=loaded.engine.lm, seed=order.sampling.seed)
@@ -71,17 +72,21 @@ def _admit(order: Order, loaded: Loaded) -> tuple[list[Request], list[Future[Com
         log.warning(warning)
     prompts = [_encoded(order, index, loaded) for index in range(len(order.prompts))]
     _check_reported(prompts, order)
+    read = sum(map(len, prompts))
+    account.reserve(read + order.most_written)
     futures: list[Future[Completion]] = []
     try:
         rows = _rows(prompts, plan, order)
+        count = None if order.score_only else account.counted()
         for row in rows:
-            futures.append(loaded.engine.submit(row, priority=order.priority, seconds=order.seconds))
+            futures.append(loaded.engine.submit(row, priority=order.priority, seconds=order.seconds, listener=count))
     except InvalidRequest as error:  # prompts and settings have been checked: what is left is the plan
         _take_back(futures)
         raise describe(error, within="steering") from None
     except BaseException:
         _take_back(futures)
         raise
+    account.charge(read)
     return rows, futures
 
 
@@ -101,7 +106,7 @@ def _check_reported(prompts: Sequence[tuple[int, ...]], order: Order) -> None:
     if order.logprobs is None:
         return
     read = sum(map(len, prompts)) * order.n if order.echo else 0
-    tokens = (read + order.rows * order.sampling.max_tokens) * _copies(order)
+    tokens = read * order.copies + order.most_written
     if tokens * (1 + order.logprobs) > MAX_REPORTED:
         raise ApiError(
             INVALID,
@@ -109,10 +114,6 @@ def _check_reported(prompts: Sequence[tuple[int, ...]], order: Order) -> None:
             "log-probabilities of one answer; ask for fewer beside each, or split the request",
             param="logprobs",
         )
-
-
-def _copies(order: Order) -> int:
-    return 2 if order.steering is not None and order.steering.baseline else 1
 
 
 def _rows(prompts: Sequence[tuple[int, ...]], plan: Plan | None, order: Order) -> list[Request]:
@@ -129,7 +130,7 @@ def _rows(prompts: Sequence[tuple[int, ...]], plan: Plan | None, order: Order) -
         for prompt in prompts
         for i in range(order.n)
     ]
-    twins = [replace(row, plan=None, token_scores=False) for row in rows] if _copies(order) == 2 else []
+    twins = [replace(row, plan=None, token_scores=False) for row in rows] if order.copies == 2 else []
     return rows + twins
 
 

@@ -10,11 +10,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from service import errors
 from service.body import BodyGuard
 from service.database import Database
 from service.errors import ErrorBody
+from service.protection.gate import Gate
+from service.protection.guards import Guards
+from service.protection.shell import Shell
 from service.resident import Loaded, Resident
 from service.routes import generate, openai_api, operations, steering_api
 from service.settings import Settings
@@ -32,19 +36,24 @@ def create_app(
 ) -> FastAPI:
     """An app that calls `load` once, in the background, when it starts.
 
-    `announce` is called from that thread when loading has ended, well or not (`Resident.failure`).
+    The key TILLER_API_KEY of the environment, if there is one, is read here. `announce` is called from the loading
+    thread when it has ended, well or not (`Resident.failure`).
     """
+
+    guards = Guards(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.settings = settings
-        app.state.database = await asyncio.to_thread(Database, settings.state_folder())
+        app.state.database = database = await asyncio.to_thread(Database, settings.state_folder())
+        await asyncio.to_thread(guards.open, database)
         app.state.resident = resident = Resident(load, announce=announce)
         resident.start()
         try:
             yield
         finally:
             resident.close()
+            await asyncio.to_thread(guards.close)
 
     app = FastAPI(
         title="Tiller",
@@ -54,7 +63,17 @@ def create_app(
         responses={"default": {"model": ErrorBody, "description": "A refusal, always of this shape"}},
         redoc_url=None,
     )
-    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes)  # the innermost of these
+    app.add_middleware(Gate, guards=guards, origins=settings.cors_origin)
+    if settings.cors_origin:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["retry-after", "x-request-id"],
+        )
+    app.add_middleware(Shell, hosts=settings.hosts, body_seconds=settings.body_seconds)
     errors.install(app)
     for module in (generate, openai_api, steering_api, operations):
         app.include_router(module.router)
