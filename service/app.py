@@ -44,7 +44,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.settings = settings
+        app.state.settings, app.state.guards = settings, guards
         app.state.database = database = await asyncio.to_thread(Database, settings.state_folder())
         await asyncio.to_thread(guards.open, database)
         app.state.resident = resident = Resident(load, announce=announce)

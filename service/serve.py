@@ -60,16 +60,7 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
             say(line)
 
     app = create_app(partial(load, settings, say=say), settings, announce=announce)
-    config = uvicorn.Config(
-        app,
-        log_level=settings.log_level,
-        http=protocol(settings),
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        ws="none",
-        server_header=False,
-        timeout_graceful_shutdown=settings.drain_seconds + _REFUSAL_SECONDS,
-    )
-    servers.append(_Draining(config, app, seconds=settings.drain_seconds))
+    servers.append(_Draining(configuration(app, settings), app, seconds=settings.drain_seconds))
     with _term_is_success():
         servers[0].run(sockets=[listening])
     if failures:
@@ -78,6 +69,19 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
         return 1
     say("Tiller has stopped")
     return 0
+
+
+def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """uvicorn with the limits of `service.protection.connections`, and without a banner."""
+    return uvicorn.Config(
+        app,
+        http=protocol(settings),
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        log_level=settings.log_level,
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain_seconds + _REFUSAL_SECONDS,
+    )
 
 
 class _Draining(uvicorn.Server):
