@@ -1,8 +1,9 @@
 """What no caller may do below HTTP: open connections without end, send a head or take a reply too slowly.
 
-uvicorn 0.30 to 0.54 on its own waits for a head for ever, lets a peer that does not read keep a connection for ever,
-answers `--limit-concurrency` and malformed requests in plain text, and cannot refuse a connection that sends nothing.
-This is its protocol with clocks:
+uvicorn on its own (0.54, tried with bare sockets) waits for a head for ever, lets a peer that does not read keep its
+connection for ever, takes a head of 60 KB that comes in one piece although it is told 16, answers what is no HTTP, and
+what is over its `limit_concurrency`, in plain text, and does not count connections that send nothing. This is its
+protocol with clocks:
 
     head    `header_seconds` from the first byte (or from connecting) to the empty line: 408
     reply   `write_seconds` for the peer to read what waits, and a second more for each 16 KiB of it: cut
@@ -125,8 +126,8 @@ class _Limited(H11Protocol):
             response = reply(error)
             headers = [*response.raw_headers, (b"connection", b"close"), (b"cache-control", b"no-store")]
             start = h11.Response(status_code=response.status_code, headers=headers, reason=error.kind.code.encode())
-            for event in (start, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
+            events = (start, h11.Data(data=bytes(response.body)), h11.EndOfMessage())
+            self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         self.transport.close()
         self._watch_the_rest()
 

@@ -1,4 +1,9 @@
-"""How deep JSON may nest, found in one pass before it is parsed."""
+"""How deep JSON may nest, found before it is parsed, at the speed of `bytes.replace`.
+
+Strings go, then all but brackets, and what is left is rid of its innermost pairs once per level that is allowed:
+
+    {"a": [[1], "]"]}  ->  [[[]]]  ->  [[]]  ->  []  ->  nothing: three levels
+"""
 
 from __future__ import annotations
 
@@ -7,15 +12,16 @@ import re
 MAX_DEPTH = 32
 """The deepest request there is has 6 levels."""
 
-_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
-_STEP = {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""To the end if it never closes: to look for an end from each of a million quotes would take quadratic time."""
+
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def nests_too_deeply(document: bytes) -> bool:
-    """Whether brackets outside strings stand more than MAX_DEPTH deep. Sound or not, it need not be parsed to know."""
-    depth = 0
-    for mark in _MARKS.finditer(document):
-        depth += _STEP.get(document[mark.start()], 0)
-        if depth > MAX_DEPTH:
-            return True
-    return False
+    """Whether brackets outside strings stand more than MAX_DEPTH deep; of unsound JSON, whether that many stay open."""
+    brackets = _STRING.sub(b"", document).translate(_SQUARE, _OTHERS)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace(b"[]", b"")
+    return b"[]" in brackets or brackets.count(b"[") > MAX_DEPTH

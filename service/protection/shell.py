@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import (
     HEADERS_TOO_LARGE,
+    NOT_HTTP,
     REQUEST_TIMEOUT,
     UNKNOWN_HOST,
     URL_TOO_LONG,
@@ -110,7 +111,14 @@ class Shell:
                 f"the request has {len(scope['headers'])} headers of {size} bytes together; at most {MAX_HEADERS} of "
                 f"{MAX_HEADER_BYTES} are read; send fewer",
             )
-        host = Headers(scope=scope).get("host")
+        headers = Headers(scope=scope)
+        if "transfer-encoding" in headers and "content-length" in headers:  # a proxy may have believed the other one
+            return ApiError(
+                NOT_HTTP,
+                "the request gives both content-length and transfer-encoding; send one of them",
+                headers={"connection": "close"},
+            )
+        host = headers.get("host")
         if self._hosts is not None and host is not None and not _is_own(host, self._hosts):
             return ApiError(
                 UNKNOWN_HOST,

@@ -11,7 +11,16 @@ from service.cli import main
 from service.settings import Settings
 from steering.errors import InvalidRequest
 
-CLOSED = ["/v1/models", "/v1/steering/capabilities", "/docs", "/openapi.json", "/metrics", "/nowhere", "/health/", "/static"]
+CLOSED = [
+    "/v1/models",
+    "/v1/steering/capabilities",
+    "/docs",
+    "/openapi.json",
+    "/metrics",
+    "/nowhere",
+    "/health/",
+    "/static",
+]
 OPEN = ["/", "/health", "/ready", "/version", "/favicon.ico", "/static/nothing.js"]
 
 
@@ -186,7 +195,9 @@ def test_cross_origin_is_off_unless_asked_for(start):
         assert "access-control-allow-origin" not in evil.headers
 
 
-@pytest.mark.parametrize("origin", ["good.example", "https://good.example/", "https://good.example/page", "ftp://a", ""])
+@pytest.mark.parametrize(
+    "origin", ["good.example", "https://good.example/", "https://good.example/page", "ftp://a", ""]
+)
 def test_an_origin_no_browser_sends_is_refused_at_the_start(origin, capsys):
     assert main(["serve", "--cors-origin", origin]) == 2
     assert "such as https://example.org" in capsys.readouterr().err
