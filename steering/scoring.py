@@ -37,7 +37,7 @@ class Scores:
     layers: list[int]
     """All layers of the probe, rising"""
     before: Tensor
-    """(tokens, layers) float64: calibrated P(concept) ahead of each layer's edit; NaN for a probe without calibration"""
+    """(tokens, layers) float64: calibrated P(concept) ahead of each layer's edit; NaN where nothing was calibrated"""
     after: Tensor
     """The same of what was stored; equal to `before` where nothing acts"""
     steering: SteeringReport | None

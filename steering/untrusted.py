@@ -97,7 +97,7 @@ def _json(text: str, what: str) -> Any:
 
 
 def _check_layout(tensors: dict[str, Any], size: int) -> None:
-    """Each entry a float32 tensor whose bytes are as many as its shape says; together they fill `size` bytes exactly."""
+    """Each entry is a float32 tensor whose bytes are as many as its shape says; together they fill `size` bytes."""
     spans = []
     for name, entry in tensors.items():
         if not isinstance(entry, dict) or set(entry) != _ENTRY:
