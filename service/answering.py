@@ -83,7 +83,7 @@ def admit(
 ) -> tuple[list[Request], list[Future[Completion]]]:
     """Check everything, then queue all rows or none, each with its listener. Runs in the admission thread."""
     steering = order.steering
-    plan = None if steering is None else steering.to_plan(loaded.probes, lm=loaded.engine.lm, seed=order.sampling.seed)
+    plan = None if steering is None else steering.to_plan(order.probes, lm=loaded.engine.lm, seed=order.sampling.seed)
     for warning in () if plan is None else plan.warnings:
         log.warning(warning)
     prompts = [_encoded(order, index, loaded) for index in range(len(order.prompts))]
@@ -179,7 +179,7 @@ def choice_of(index: int, row: Request, completion: Completion, order: Order) ->
     if order.score_only:
         completion = _scored(completion)
     quiet = order.steering is None or order.steering.report == "none"
-    report = None if quiet or completion.steering is None else completion.steering.to_json()
+    report = None if quiet or completion.steering is None else {"policy": order.policy, **completion.steering.to_json()}
     return Choice.of(index, row, completion, order, report=report)
 
 
