@@ -13,14 +13,15 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from service import errors
-from service.body import BodyGuard
+from service.body import BodyGuard, Large
 from service.database import Database
 from service.errors import ErrorBody
+from service.keeper import Keeper, complete
 from service.protection.gate import Gate
 from service.protection.guards import Guards
 from service.protection.shell import Shell
 from service.resident import Loaded, Resident
-from service.routes import generate, openai_api, operations, steering_api
+from service.routes import generate, openai_api, operations, policies, probes, steering_api
 from service.settings import Settings
 from steering.version import __version__
 
@@ -39,7 +40,6 @@ def create_app(
     The key TILLER_API_KEY of the environment, if there is one, is read here. `announce` is called from the loading
     thread when it has ended, well or not (`Resident.failure`).
     """
-
     guards = Guards(settings)
 
     @asynccontextmanager
@@ -47,7 +47,8 @@ def create_app(
         app.state.settings, app.state.guards = settings, guards
         app.state.database = database = await asyncio.to_thread(Database, settings.state_folder())
         await asyncio.to_thread(guards.open, database)
-        app.state.resident = resident = Resident(load, announce=announce)
+        app.state.resident = resident = Resident(lambda: complete(load(), settings, database), announce=announce)
+        app.state.keeper = Keeper(resident, settings, database)
         resident.start()
         try:
             yield
@@ -63,7 +64,8 @@ def create_app(
         responses={"default": {"model": ErrorBody, "description": "A refusal, always of this shape"}},
         redoc_url=None,
     )
-    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes)  # the innermost of these
+    upload = Large(settings.max_upload_bytes, flag="--max-upload-bytes")
+    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, large={("POST", probes.UPLOADS): upload})
     app.add_middleware(Gate, guards=guards, origins=settings.cors_origin)
     if settings.cors_origin:
         app.add_middleware(
@@ -75,6 +77,6 @@ def create_app(
         )
     app.add_middleware(Shell, hosts=settings.hosts, body_seconds=settings.body_seconds)
     errors.install(app)
-    for module in (generate, openai_api, steering_api, operations):
+    for module in (generate, openai_api, steering_api, probes, policies, operations):
         app.include_router(module.router)
     return app

@@ -108,6 +108,14 @@ def serve(
     write_seconds: Annotated[
         float | None, typer.Option(help="Time for a caller to read what waits for it. [default: 60]")
     ] = None,
+    max_upload_bytes: Annotated[int | None, typer.Option(help="Largest uploaded probe. [default: 67108864]")] = None,
+    max_uploads: Annotated[int | None, typer.Option(help="Uploaded probes kept at a time. [default: 64]")] = None,
+    default_policy: Annotated[
+        str | None, typer.Option(help="Policy of requests without steering. [default: none, they are unsteered]")
+    ] = None,
+    allow_opt_out: Annotated[
+        bool | None, typer.Option("--opt-out/--no-opt-out", help="Whether requests may leave the default policy.")
+    ] = None,
     drain_seconds: Annotated[int | None, typer.Option(help="Time to finish after SIGTERM. [default: 60]")] = None,
     log_level: Annotated[str | None, typer.Option(help="critical, error, warning, info or debug.")] = None,
 ) -> None:

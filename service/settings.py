@@ -85,6 +85,14 @@ class Settings(BaseSettings):
     """The largest `max_tokens` a request may ask for."""
     max_body_bytes: Positive = 1 << 20
     """Larger request bodies are refused with 413, whatever their headers say."""
+    max_upload_bytes: Positive = 64 << 20
+    """The largest probe that may be uploaded, in bytes."""
+    max_uploads: Annotated[int, Field(ge=0)] = 64
+    """Uploaded probes kept at a time; 0 takes none. Together they hold `max_uploads` x `max_upload_bytes` at most."""
+    default_policy: str | None = None
+    """The policy of requests that have no `steering`. Unset: they are answered unsteered."""
+    allow_opt_out: bool = True
+    """Whether requests may give another `steering` than the default policy, mode `off` included."""
     max_connections: Positive = 512
     """Connections at a time; the next are refused with 503, or cut."""
     max_requests_per_key: Positive = 128
@@ -92,7 +100,7 @@ class Settings(BaseSettings):
     header_seconds: Seconds = 10.0
     """Time for the head of a request to arrive; then 408."""
     body_seconds: Seconds = 60.0
-    """Time for its body to arrive; then 408."""
+    """Time for its body to arrive (and a second more for each 512 KiB); then 408."""
     write_seconds: Seconds = 60.0
     """Time for a caller to read what waits for it (and a second more for each 16 KiB); then the connection is cut."""
     drain_seconds: Positive = 60
@@ -106,6 +114,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"max_queue {self.max_queue} cannot hold one request of max_prompts {self.max_prompts} with its "
                 "baseline twins; raise max_queue to at least twice max_prompts"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_opt_out_of(self) -> Settings:
+        if not self.allow_opt_out and self.default_policy is None:
+            raise ValueError(
+                "no-opt-out holds requests to the default policy, and there is none; give --default-policy"
             )
         return self
 

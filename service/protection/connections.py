@@ -20,7 +20,7 @@ from typing import ClassVar
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from service.errors import HEADERS_TOO_LARGE, NOT_HTTP, REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS, ApiError, reply
+from service.errors import HEAD_TOO_SLOW, HEADERS_TOO_LARGE, NOT_HTTP, TOO_MANY_CONNECTIONS, ApiError, reply
 from service.settings import Settings
 
 _TOLD = 64
@@ -114,7 +114,7 @@ class _Limited(H11Protocol):
             return
         if self.conn.trailing_data[0]:
             seconds = self.limits.header_seconds
-            self._refuse(ApiError(REQUEST_TIMEOUT, f"the head of the request was not whole within {seconds:g} seconds"))
+            self._refuse(ApiError(HEAD_TOO_SLOW, f"the head of the request was not whole within {seconds:g} seconds"))
         else:
             self.transport.close()
 

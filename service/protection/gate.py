@@ -21,9 +21,9 @@ from service.protection.guards import Guards
 from service.protection.keys import Key
 from service.protection.ledger import Account
 
-OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version", "/favicon.ico"})
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version", "/favicon.ico", "/reports"})
 OPEN_FOLDERS = ("/static/",)
-"""Files of the page."""
+"""Files of the pages; `/reports` is such a page too, and asks for the key itself."""
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _DROPPED = 1 << 20

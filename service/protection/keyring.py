@@ -43,8 +43,14 @@ class Keyring:
 
     def __init__(self, *, require: bool = False, environment: str | None = None) -> None:
         self.closed = require or environment is not None
-        self._own = () if environment is None else (Secret.of(environment, Key(ENVIRONMENT)),)
-        self._secrets: tuple[Secret, ...] = self._own
+        own = [] if environment is None else [Secret.of(environment, Key(ENVIRONMENT))]
+        self._own: tuple[Secret, ...] = tuple(own)
+        self._secrets = self._own
+
+    def lend(self, name: str, text: str) -> None:
+        """Take one more key for as long as this process lives: for work of our own that comes back over HTTP."""
+        lent = Secret.of(text, Key(name))
+        self._own, self._secrets = (*self._own, lent), (*self._secrets, lent)
 
     def replace(self, keys: Mapping[str, Key], secrets: Sequence[Secret]) -> None:
         """Take what the database holds now. One assignment, so no reader sees half of it."""

@@ -25,6 +25,8 @@ from steering.errors import InvalidRequest
 ENVIRONMENT = "environment"
 """The name of the key given as TILLER_API_KEY."""
 
+_RESERVED = {ENVIRONMENT: "which is the key TILLER_API_KEY", "jobs": "which are a server's own evaluations"}
+
 MAX_KEYS = 256
 """Names that may hold a key: each request is compared with all of them."""
 
@@ -190,10 +192,10 @@ def _unknown(connection: sqlite3.Connection, name: str) -> InvalidRequest:
 
 
 def _check(name: str, *, requests_per_minute: int | None, tokens_per_day: int | None, expires: float | None) -> None:
-    if not _NAME.fullmatch(name) or name == ENVIRONMENT:
+    if not _NAME.fullmatch(name) or name in _RESERVED:
         raise InvalidRequest(
             f"{name!r} cannot name a key; take up to 64 small letters, digits, dots, dashes and underscores, beginning "
-            f"with a letter or digit (and not {ENVIRONMENT!r}, which is the key TILLER_API_KEY)",
+            "with a letter or digit; not " + " or ".join(f"{taken!r}, {why}" for taken, why in _RESERVED.items()),
             param="name",
         )
     for flag, value in (("requests-per-minute", requests_per_minute), ("tokens-per-day", tokens_per_day)):

@@ -48,6 +48,11 @@ class Account:
         """Spend tokens, of those reserved as far as they last."""
         self._settle(tokens, freed=tokens)
 
+    def spend(self, tokens: int) -> None:
+        """Reserve and charge at once, all or nothing. Raises ApiError 429."""
+        self.reserve(tokens)
+        self.charge(tokens)
+
     def close(self) -> None:
         """Give back what was reserved and not spent; nothing can be reserved any more."""
         self._closed = True

@@ -20,18 +20,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import (
     HEADERS_TOO_LARGE,
     NOT_HTTP,
-    REQUEST_TIMEOUT,
+    TOO_SLOW,
     UNKNOWN_HOST,
     URL_TOO_LONG,
     ApiError,
     internal,
     reply,
 )
-from service.protection.gate import refuse
+from service.protection.gate import is_open, refuse
 
 MAX_URL_BYTES = 8 << 10
 MAX_HEADER_BYTES = 16 << 10
 MAX_HEADERS = 100
+_SLOWEST = 512 << 10
+"""Bytes a second a large body must come at."""
 
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -130,26 +132,34 @@ class Shell:
 
 
 class _Timely:
-    """`receive` until the body is whole, which must be within `seconds`; then `receive` as it is."""
+    """`receive` until the body is whole, which must be within `seconds` of the first call; then `receive` as it is.
+
+    A large body has a second more for each 512 KiB that came. Waiting for its turn to be read is not its fault.
+    """
 
     def __init__(self, receive: Receive, *, seconds: float) -> None:
         self._receive = receive
         self._seconds = seconds
-        self._until: float | None = asyncio.get_running_loop().time() + seconds
+        self._until: float | None = None
+        self._whole = False
 
     async def __call__(self) -> Message:
+        if self._whole:
+            return await self._receive()
+        if self._until is None:
+            self._until = asyncio.get_running_loop().time() + self._seconds
         try:
             async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(
-                REQUEST_TIMEOUT,
+                TOO_SLOW,
                 f"the body was not whole within {self._seconds:g} seconds; send it faster, or start the server with "
                 "larger --body-seconds",
                 headers={"connection": "close"},
             ) from None
-        if not message.get("more_body", False):
-            self._until = None
+        self._until += len(message.get("body", b"")) / _SLOWEST
+        self._whole = not message.get("more_body", False)
         return message
 
 
@@ -168,6 +178,8 @@ def _is_own(host: str, hosts: frozenset[str]) -> bool:
 
 def _add_headers(message: Message, path: str) -> None:
     headers = MutableHeaders(scope=message)
+    if not is_open(path):
+        headers["cache-control"] = "no-store"
     wanted: Mapping[str, str] = _ALWAYS
     if headers.get("content-type", "").startswith("text/html"):
         wanted = _ALWAYS | _ON_PAGES | {"content-security-policy": _policy(path)}

@@ -94,7 +94,7 @@ def test_a_head_that_trickles_ends_in_time_however_it_trickles(start):
                     break
                 if reply:
                     break
-        assert refusal(reply) == (408, "request_timeout")
+        assert refusal(reply) == (408, "head_timeout")
         assert time.monotonic() - began < 3
         with server.connect() as silent:
             assert ended(silent) < 3
@@ -108,14 +108,14 @@ def test_a_body_that_trickles_ends_in_time(start):
         for more in (b"content-length: 1000\r\n\r\n{", b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"):
             began = time.monotonic()
             reply = server.raw(b"POST /generate HTTP/1.1\r\nhost: localhost\r\n" + more)
-            assert refusal(reply) == (408, "request_timeout")
+            assert refusal(reply) == (408, "body_timeout")
             assert time.monotonic() - began < 3
 
 
 def test_a_body_that_trickles_without_a_key_ends_in_time_too(start):
     with start(body_seconds=0.5, require_key=True) as server:
         reply = server.raw(b"POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{")
-        assert refusal(reply) == (408, "request_timeout")
+        assert refusal(reply) == (408, "body_timeout")
 
 
 def test_a_caller_who_does_not_read_is_cut(start, within):

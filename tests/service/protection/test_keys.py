@@ -117,7 +117,17 @@ def test_as_much_is_compared_for_every_key_that_is_sent(store, kind, monkeypatch
     assert compared == [(32, 32)] * 3, "all three stored digests, in constant time, whatever was sent"
 
 
-@pytest.mark.parametrize("name", ["", "Alice", "a b", "-a", "a/b", "x" * 65, "environment", "a\n", "ä"])
+def test_a_lent_key_is_good_while_keys_come_and_go_and_closes_no_doors(store):
+    keyring = Keyring()
+    keyring.lend("jobs", "of this process alone")
+    assert not keyring.closed
+    store.add("alice")
+    keyring.replace(*store.read())
+    assert keyring.closed
+    assert keyring.find("of this process alone").name == "jobs"
+
+
+@pytest.mark.parametrize("name", ["", "Alice", "a b", "-a", "a/b", "x" * 65, "environment", "jobs", "a\n", "ä"])
 def test_a_name_that_could_mislead_is_refused(store, name):
     with pytest.raises(InvalidRequest, match="cannot name a key"):
         store.add(name)
