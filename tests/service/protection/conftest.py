@@ -21,7 +21,7 @@ from service.database import Database
 from service.protection.keys import KeyStore
 from service.resident import start_engine
 from service.serve import configuration
-from steering import LanguageModel, ProbeStore
+from steering import LanguageModel, Probe, ProbeStore
 
 Start = Callable[..., Any]
 
@@ -106,15 +106,15 @@ def start(tmp_path: Path) -> Start:
 
 
 @pytest.fixture
-def start_tiny(tmp_path: Path, lm: LanguageModel) -> Start:
-    """A ready server of the tiny model, without probes."""
+def start_tiny(tmp_path: Path, lm: LanguageModel, make_probe: Callable[..., Probe]) -> Start:
+    """A ready server of the tiny model and the probe toxicity@1."""
 
     @contextmanager
     def started(**settings: Any) -> Iterator[Server]:
         chosen = Settings(**{"state": tmp_path / "state", "log_level": "critical", **settings})
 
         def load(settings: Settings) -> Loaded:
-            return Loaded(start_engine(lm, settings), ProbeStore([]))
+            return Loaded(start_engine(lm, settings), ProbeStore([make_probe(lm)]))
 
         with _run(load, chosen, chosen.state_folder()) as server, server.client() as client:
             while client.get("/ready").status_code != 200:

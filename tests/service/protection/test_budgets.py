@@ -189,6 +189,38 @@ def test_a_request_that_is_left_pays_for_what_was_written_and_no_more(start_tiny
             assert reply.status_code == 200, "the rest was given back"
 
 
+def test_a_stream_that_is_left_pays_for_what_was_written(start_tiny, within):
+    with start_tiny() as server:
+        key = server.keys.add("alice", tokens_per_day=4000)
+        time.sleep(0.9)
+        ask = {"prompt": "hello", "max_tokens": 200, "n": 8, "stream": True, "logit_bias": {"2": -100}}
+        ledger = server.app.state.guards.ledger
+        with server.client(key) as client, client.stream("POST", "/generate", json=ask) as reply:
+            lines = [line for line, _ in zip(reply.iter_lines(), range(20), strict=False)]
+        assert reply.status_code == 200
+        engine = server.app.state.resident.get().engine
+        assert within(10, lambda: engine.running == 0)
+        read = len([line for line in lines if line.startswith("data: ")])
+        assert read + 5 <= ledger.spent("alice") < 8 * 200
+        with server.client(key) as client:
+            body = {"prompt": "hello", "max_tokens": 8, "stream": True, "n": 2, "logit_bias": {"2": -100}}
+            before = ledger.spent("alice")
+            assert client.post("/generate", json=body).text.rstrip().endswith("[DONE]")
+            assert ledger.spent("alice") - before == len(b"hello") + 16, "a byte is a token here"
+
+
+def test_scoring_a_text_is_charged_for_reading_it(start_tiny):
+    with start_tiny() as server:
+        key = server.keys.add("alice", tokens_per_day=30)
+        time.sleep(0.9)
+        with server.client(key) as client:
+            score = "/v1/steering/probes/toxicity/score"
+            assert client.post(score, json={"prompt": "x" * 20}).status_code == 200
+            refused = client.post(score, json={"prompt": "x" * 20})
+            assert refused.json()["error"]["code"] == "insufficient_quota"
+            assert "has 10 left" in refused.json()["error"]["message"]
+
+
 def test_the_openai_client_understands_both_refusals(start_tiny):
     with start_tiny(max_requests_per_key=1) as server:
         key = server.keys.add("alice", tokens_per_day=20)
