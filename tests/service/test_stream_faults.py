@@ -16,23 +16,13 @@ from service import streaming
 from service.feed import Feed
 from steering import LanguageModel
 from steering.engine import News
-from steering.engine.runner import Runner
 from steering.writing import Writing
 
-from .streams import ROUTES, events, held_at, put_together
+from .streams import ROUTES, events, held_at, put_together, until
 
 HELD = {"constraints": [{"probe": "toxicity@1", "upper": 0.02}]}
 ENDLESS = {"max_tokens": 60, "logit_bias": {"258": -100}}
 """End-of-text is banned."""
-
-
-def until(happened: Any) -> None:
-    """Return once it has; fail after ten seconds."""
-    for _ in range(1000):
-        if happened():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not happen within ten seconds")
 
 
 def running(client: httpx.Client) -> int:
@@ -140,18 +130,6 @@ def test_a_failure_of_a_row_is_told_in_band_without_path_or_trace(
     assert "test_stream" not in str(last)
     assert isinstance(logged[0]["exc_info"], RuntimeError), "the log says why"
     assert client.post("/generate", json={"prompt": "a", "max_tokens": 2}).status_code == 200
-
-
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every pass of the model takes some time."""
-    original = Runner.read
-
-    def read(runner: Runner, *args: Any, **options: Any) -> Any:
-        time.sleep(0.015)
-        return original(runner, *args, **options)
-
-    monkeypatch.setattr(Runner, "read", read)
 
 
 @pytest.mark.usefixtures("slow")
