@@ -163,7 +163,7 @@ def test_a_busy_server_is_tried_again_and_a_late_one_is_not(
             Counted(base_url=url, api_key="none", max_retries=4) as sdk,
             pytest.raises(openai.InternalServerError) as late,
         ):
-            sdk.completions.create(**ask | {"max_tokens": 60}, extra_body={"timeout": 0.1})
+            sdk.completions.create(**ask | {"max_tokens": 60, "stream": False}, extra_body={"timeout": 0.1})
         assert late.value.code == "deadline_exceeded"
         assert sdk.statuses == [504]
 
