@@ -17,7 +17,7 @@ from service.database import Database
 from service.errors import ErrorBody
 from service.keeper import Keeper, complete
 from service.resident import Loaded, Resident
-from service.routes import generate, openai_api, operations, policies, probes, steering_api
+from service.routes import generate, models, openai_api, operations, policies, probes, steering_api, tokens
 from service.settings import Settings
 from steering.version import __version__
 
@@ -59,6 +59,6 @@ def create_app(
     upload = Large(settings.max_upload_bytes, flag="--max-upload-bytes")
     app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, large={("POST", probes.UPLOADS): upload})
     errors.install(app)
-    for module in (generate, openai_api, steering_api, probes, policies, operations):
+    for module in (generate, models, openai_api, tokens, steering_api, probes, policies, operations):
         app.include_router(module.router)
     return app

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from service import Loaded, Settings, create_app
 from service.resident import start_engine
 from steering import LanguageModel, Probe, ProbeStore
+from steering.engine.runner import Runner
 
 Serve = Callable[..., Any]
 
@@ -88,3 +89,15 @@ def client(lm: LanguageModel, make_probe: Callable[..., Probe]) -> Iterator[http
     ]
     with serve_model(lm, probes, max_new_tokens=64, max_prompts=8, max_body_bytes=20_000) as client:
         yield client
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pass of the model takes some time."""
+    original = Runner.read
+
+    def read(runner: Runner, *args: Any, **options: Any) -> Any:
+        time.sleep(0.015)
+        return original(runner, *args, **options)
+
+    monkeypatch.setattr(Runner, "read", read)
