@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from dataclasses import dataclass
 
 from service.database import Database
 from service.errors import (
@@ -26,6 +25,7 @@ from service.errors import (
     ApiError,
     describe,
 )
+from service.holdings import Reloaded, check_change, complete
 from service.policies import Policy, drop_policy, pinned, read_policies, write_policy
 from service.resident import Loaded, Resident
 from service.settings import Settings
@@ -42,45 +42,6 @@ from steering.untrusted import read_untrusted
 MAX_POLICIES = 256
 
 log = logging.getLogger("uvicorn.error")
-
-
-@dataclass(frozen=True)
-class Reloaded:
-    """What reading everything again has changed."""
-
-    probes: list[str]
-    policies: list[str]
-    added: list[str]
-    """Probes that are new"""
-    removed: list[str]
-    """Probes that are gone"""
-
-
-def complete(loaded: Loaded, settings: Settings, database: Database) -> Loaded:
-    """What was loaded at start, with the uploads and the policies of the state folder.
-
-    Raises what `ProbeStore.open` raises for an upload that must not be used, CorruptProbe for one that has the id of a
-    shipped probe and other numbers. Policies that cannot be carried out are kept, with a line in the log.
-    """
-    uploads = Shelf(settings.state_folder(), loaded.engine.lm, level=settings.probe_compat).open()
-    for probe in uploads:
-        if probe.id in loaded.probes and loaded.probes.sha256(probe.id) != uploads.sha256(probe.id):
-            raise CorruptProbe(
-                f"{probe.id} was uploaded to {uploads.folder(probe.id)}, and the probe folder has another {probe.id}; "
-                "give one of them another version, or move it away"
-            )
-    probes = uploads.joined(loaded.probes)
-    policies = read_policies(database, probes, loaded.engine.lm)
-    for policy in policies.values():
-        if policy.problem is not None:
-            log.warning("policy '%s' cannot be carried out: %s; its requests are refused", policy.name, policy.problem)
-    if settings.default_policy is not None and settings.default_policy not in policies:
-        log.warning(
-            "there is no policy '%s' yet, which is the default; requests without steering are refused until it is put",
-            settings.default_policy,
-        )
-    uploaded = frozenset(probe.id for probe in uploads if probe.id not in loaded.probes)
-    return loaded.having(probes=probes, uploaded=uploaded, policies=policies)
 
 
 class Keeper:
@@ -201,11 +162,9 @@ class Keeper:
             except (TillerError, OSError) as error:
                 log.error("reload refused: %s; the old probes and policies go on", error)
                 raise ApiError(RELOAD_REFUSED, f"nothing was changed: {self._pathless(str(error))}") from None
-            _check_same_numbers(old.probes, new.probes)
-            _check_still_sound(old, new)
+            check_change(old, new)
             self._resident.replace(new)
-        before, after = {probe.id for probe in old.probes}, {probe.id for probe in new.probes}
-        return Reloaded(sorted(after), sorted(new.policies), sorted(after - before), sorted(before - after))
+        return Reloaded.between(old, new)
 
     def _shelf(self, loaded: Loaded) -> Shelf:
         return Shelf(self._settings.state_folder(), loaded.engine.lm, level=self._settings.probe_compat)
@@ -227,7 +186,7 @@ class Keeper:
                 raise ApiError(
                     POLICY_IN_USE,
                     f"'{name}' is the policy every request is held to (--no-opt-out), so it cannot be changed over "
-                    "HTTP; start the server with --opt-out to change it",
+                    "HTTP; start the server with --allow-opt-out to change it",
                     param="name",
                 )
 
@@ -279,24 +238,3 @@ def _no_room(error: OSError | sqlite3.Error) -> ApiError:
     return ApiError(
         STORAGE, "the server could not write to its state folder, and nothing was changed; its log says why"
     )
-
-
-def _check_same_numbers(old: ProbeStore, new: ProbeStore) -> None:
-    changed = [probe.id for probe in new if probe.id in old and old.sha256(probe.id) != new.sha256(probe.id)]
-    if changed:
-        raise ApiError(
-            RELOAD_REFUSED,
-            f"nothing was changed: {', '.join(changed)} came back with other numbers, and versions never change; give "
-            "the new ones a higher version",
-        )
-
-
-def _check_still_sound(old: Loaded, new: Loaded) -> None:
-    for policy in new.policies.values():
-        before = old.policies.get(policy.name)
-        if policy.problem is not None and (before is None or before.problem is None):
-            raise ApiError(
-                RELOAD_REFUSED,
-                f"nothing was changed: policy '{policy.name}' could not be carried out any more: {policy.problem}; put "
-                "back what it needs, or DELETE it first",
-            )

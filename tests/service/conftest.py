@@ -79,6 +79,12 @@ def run() -> Serve:
 
 
 @pytest.fixture(scope="session")
+def ready() -> Callable[[httpx.Client], None]:
+    """`wait_until_ready`, beside `run`."""
+    return wait_until_ready
+
+
+@pytest.fixture(scope="session")
 def client(lm: LanguageModel, make_probe: Callable[..., Probe]) -> Iterator[httpx.Client]:
     """One server for all tests that leave it as it was: tiny-llama with the probes toxicity@1, @2 and sentiment@1."""
     probes = [
