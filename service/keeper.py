@@ -40,6 +40,8 @@ from steering.store import ProbeStore
 from steering.untrusted import read_untrusted
 
 MAX_POLICIES = 256
+_TOLD = 600
+"""Characters of a reason that quotes an uploaded file."""
 
 log = logging.getLogger("uvicorn.error")
 
@@ -60,7 +62,7 @@ class Keeper:
             probe = read_untrusted(data)
             check_compatible(probe, lm.info, lm.tokenizer_info, level=self._settings.probe_compat)
         except CorruptProbe as error:
-            raise ApiError(INVALID_PROBE, str(error)) from None
+            raise _invalid(error) from None
         except ProbeMismatch as error:
             raise describe(error) from None
         with self._lock:
@@ -78,7 +80,7 @@ class Keeper:
             except AlreadyThere:  # another process of this state folder was faster
                 raise _exists(probe.id, " beside this server; POST /v1/steering/reload shows it") from None
             except CorruptProbe as error:
-                raise ApiError(INVALID_PROBE, str(error)) from None
+                raise _invalid(error) from None
             except OSError as error:
                 raise _no_room(error) from None
             probes = loaded.probes.joined(stored)
@@ -215,6 +217,12 @@ def _again(probe: Probe, data: bytes, loaded: Loaded) -> Probe:
     if not same:
         raise _exists(probe.id, "")
     return here
+
+
+def _invalid(error: CorruptProbe) -> ApiError:
+    """Its reason, which may quote the file, cut."""
+    told = str(error)
+    return ApiError(INVALID_PROBE, told if len(told) <= _TOLD else f"{told[:_TOLD]}…")
 
 
 def _exists(probe_id: str, where: str) -> ApiError:

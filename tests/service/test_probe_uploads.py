@@ -188,7 +188,7 @@ def test_eight_clients_generate_with_probes_that_come_and_go(
                 outcomes.append(used)
 
     def churn() -> None:
-        for turn in range(30):
+        for turn in range(16):
             version = 1 + turn % 2
             assert upload(server, files[version]).status_code in (200, 201)
             assert {probe["id"] for probe in server.get(PROBES).json()["data"]} <= {"toxicity@1", "calm@1", "calm@2"}
@@ -207,18 +207,8 @@ def test_eight_clients_generate_with_probes_that_come_and_go(
     assert {"404", "calm@1", "calm@2"} <= set(outcomes)
 
 
-def folder_app(lm: LanguageModel, folder: Path, state: Path) -> Any:
-    """An app whose shipped probes are those of `folder`, now and at every reload."""
-    chosen = Settings(state=state, probes=folder)
-
-    def reopen() -> ProbeStore:
-        return ProbeStore.open(folder, lm)
-
-    return create_app(lambda: Loaded(start_engine(lm, chosen), reopen(), reopen), chosen)
-
-
 def test_a_reload_takes_new_probes_and_a_bad_artefact_leaves_the_old_set_serving(
-    run: Any, ready: Any, lm: LanguageModel, make_probe: Make, tmp_path: Path
+    run: Any, ready: Any, folder_app: Any, lm: LanguageModel, make_probe: Make, tmp_path: Path
 ) -> None:
     folder, state = tmp_path / "probes", tmp_path / "state"
     save_probe(make_probe(lm), folder)
