@@ -15,7 +15,8 @@ from service import errors
 from service.body import BodyGuard, Large
 from service.database import Database
 from service.errors import ErrorBody
-from service.keeper import Keeper, complete
+from service.holdings import complete
+from service.keeper import Keeper
 from service.resident import Loaded, Resident
 from service.routes import generate, models, openai_api, operations, policies, probes, steering_api, tokens
 from service.settings import Settings

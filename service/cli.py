@@ -91,7 +91,7 @@ def serve(
         str | None, typer.Option(help="Policy of requests without steering. [default: none, they are unsteered]")
     ] = None,
     allow_opt_out: Annotated[
-        bool | None, typer.Option("--opt-out/--no-opt-out", help="Whether requests may leave the default policy.")
+        bool | None, typer.Option("--allow-opt-out/--no-opt-out", help="Whether requests may leave the default policy.")
     ] = None,
     drain_seconds: Annotated[int | None, typer.Option(help="Time to finish after SIGTERM. [default: 60]")] = None,
     log_level: Annotated[str | None, typer.Option(help="critical, error, warning, info or debug.")] = None,

@@ -77,11 +77,6 @@ GENERATE: dict[str, Example] = {
     },
 }
 
-GENERATE["policy"] = {
-    "summary": "By a policy that was put before",
-    "value": {"prompt": "My neighbour told me that", "max_tokens": 20, "seed": 1, "steering": "polite"},
-}
-
 POLICY: dict[str, Example] = {
     "polite": {
         "summary": "One upper bound, at the probe's own layers",
