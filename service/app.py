@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from service import errors
 from service.body import BodyGuard, Large
@@ -17,6 +18,9 @@ from service.database import Database
 from service.errors import ErrorBody
 from service.holdings import complete
 from service.keeper import Keeper
+from service.protection.gate import Gate
+from service.protection.guards import Guards
+from service.protection.shell import Shell
 from service.resident import Loaded, Resident
 from service.routes import generate, models, openai_api, operations, policies, probes, steering_api, tokens
 from service.settings import Settings
@@ -34,13 +38,16 @@ def create_app(
 ) -> FastAPI:
     """An app that calls `load` once, in the background, when it starts.
 
-    `announce` is called from that thread when loading has ended, well or not (`Resident.failure`).
+    The key TILLER_API_KEY of the environment, if there is one, is read here. `announce` is called from the loading
+    thread when it has ended, well or not (`Resident.failure`).
     """
+    guards = Guards(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.settings = settings
+        app.state.settings, app.state.guards = settings, guards
         app.state.database = database = await asyncio.to_thread(Database, settings.state_folder())
+        await asyncio.to_thread(guards.open, database)
         app.state.resident = resident = Resident(lambda: complete(load(), settings, database), announce=announce)
         app.state.keeper = Keeper(resident, settings, database)
         resident.start()
@@ -48,6 +55,7 @@ def create_app(
             yield
         finally:
             resident.close()
+            await asyncio.to_thread(guards.close)
 
     app = FastAPI(
         title="Tiller",
@@ -59,6 +67,16 @@ def create_app(
     )
     upload = Large(settings.max_upload_bytes, flag="--max-upload-bytes")
     app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, large={("POST", probes.UPLOADS): upload})
+    app.add_middleware(Gate, guards=guards, origins=settings.cors_origin)
+    if settings.cors_origin:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["retry-after", "x-request-id"],
+        )
+    app.add_middleware(Shell, hosts=settings.hosts, body_seconds=settings.body_seconds)
     errors.install(app)
     for module in (generate, models, openai_api, tokens, steering_api, probes, policies, operations):
         app.include_router(module.router)
