@@ -15,8 +15,9 @@ from service import errors
 from service.body import BodyGuard
 from service.database import Database
 from service.errors import ErrorBody
+from service.jobs import Checker, JobTable, Keeper, Launch
 from service.resident import Loaded, Resident
-from service.routes import generate, openai_api, operations, steering_api
+from service.routes import evaluations, generate, openai_api, operations, reports_page, steering_api
 from service.settings import Settings
 from steering.version import __version__
 
@@ -28,22 +29,38 @@ stored value. The algebra guarantees the probe, not the text.
 
 
 def create_app(
-    load: Callable[[], Loaded], settings: Settings, *, announce: Callable[[Resident], None] = lambda resident: None
+    load: Callable[[], Loaded],
+    settings: Settings,
+    *,
+    announce: Callable[[Resident], None] = lambda resident: None,
+    url: str | None = None,
 ) -> FastAPI:
     """An app that calls `load` once, in the background, when it starts.
 
-    `announce` is called from that thread when loading has ended, well or not (`Resident.failure`).
+    `announce` is called from that thread when loading has ended, well or not (`Resident.failure`). `url` is where the
+    app can be reached from this machine; without it evaluations are refused.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.settings = settings
         app.state.database = await asyncio.to_thread(Database, settings.state_folder())
-        app.state.resident = resident = Resident(load, announce=announce)
+        launch = Launch(settings, url)
+        app.state.jobs = jobs = Keeper(JobTable(app.state.database), launch)
+        app.state.checker = checker = Checker(launch)
+
+        def ready(resident: Resident) -> None:
+            if resident.failure is None and url is not None:
+                jobs.begin()
+            announce(resident)
+
+        app.state.resident = resident = Resident(load, announce=ready)
         resident.start()
         try:
             yield
         finally:
+            await asyncio.to_thread(checker.close)
+            await asyncio.to_thread(jobs.close)
             resident.close()
 
     app = FastAPI(
@@ -56,6 +73,6 @@ def create_app(
     )
     app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes)
     errors.install(app)
-    for module in (generate, openai_api, steering_api, operations):
+    for module in (generate, openai_api, steering_api, evaluations, reports_page, operations):
         app.include_router(module.router)
     return app

@@ -85,6 +85,11 @@ def serve(
     max_prompts: Annotated[int | None, typer.Option(help="Continuations per request. [default: 32]")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Largest max_tokens. [default: 1024]")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Largest request body. [default: 1048576]")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of data files that evaluations may read.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Evaluations at a time. [default: 1]")] = None,
+    jobs_load_model: Annotated[
+        bool | None, typer.Option(help="Evaluations load the model once more, on the CPU. [default: an embedded one]")
+    ] = None,
     drain_seconds: Annotated[int | None, typer.Option(help="Time to finish after SIGTERM. [default: 60]")] = None,
     log_level: Annotated[str | None, typer.Option(help="critical, error, warning, info or debug.")] = None,
 ) -> None:

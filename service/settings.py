@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     """The largest `max_tokens` a request may ask for."""
     max_body_bytes: Positive = 1 << 20
     """Larger request bodies are refused with 413, whatever their headers say."""
+    data: Path | None = None
+    """Folder of data files that evaluations may read. Unset: a spec brings its texts itself."""
+    max_jobs: Positive = 1
+    """Evaluations that run at a time; the others wait."""
+    jobs_load_model: bool | None = None
+    """Evaluations load the model once more, on the CPU, for perplexity and instructions. Unset: if it is embedded."""
     drain_seconds: Positive = 60
     """After SIGTERM, how long accepted requests may take to finish."""
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"

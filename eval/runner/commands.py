@@ -54,6 +54,9 @@ def run_command(
         Path | None, typer.Option(envvar="TILLER_DATA", help="Folder of the data files, in place of the spec's.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Embedded model, Hugging Face id or folder.")] = None,
+    no_model: Annotated[
+        bool, typer.Option("--no-model", help="With a server: load none here, also where the spec names one.")
+    ] = False,
     server: Annotated[str | None, typer.Option(help="URL of a running server that writes.")] = None,
     probes: Annotated[str | None, typer.Option(help="Folder of probes, <name>/<version> below it.")] = None,
     n: Annotated[
@@ -99,7 +102,7 @@ def run_command(
         return load_model(name, threads=threads)
 
     with errors_told(progress):
-        read = read_spec(spec, data=data, n=n, overrides=overrides, confined=confined)
+        read = read_spec(spec, data=data, n=n, overrides=overrides, confined=confined, no_model=no_model)
         prepared = prepare(
             read,
             load=load,

@@ -55,11 +55,12 @@ def read_spec(
     n: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     confined: bool = False,
+    no_model: bool = False,
 ) -> ReadSpec:
     """The spec in the file `source`, or the ready one of that name; `overrides` replace top-level keys.
 
     No prompt set (or stratum, where the spec says n of each) has more than `n`. A `confined` spec is a stranger's: see
-    `eval.runner.confined`.
+    `eval.runner.confined`. `no_model` takes back the model a spec names.
 
     Raises SpecError for what is absent, no YAML, or not a spec, naming the key.
     """
@@ -73,6 +74,8 @@ def read_spec(
     if confined:
         refuse_reach(written, data=data)
     # What the command line says is part of the spec as it was run.
+    if no_model:
+        written.pop("model", None)
     written |= {key: value for key, value in (overrides or {}).items() if value is not None}
     written.setdefault("name", path.stem)
     if "model" not in written and "server" not in written:

@@ -156,7 +156,7 @@ class HttpWriter:
         if self._tokenizer is None:
             raise SpecError(
                 f"arm '{row.arm.name}' goes through the chat template, which needs the tokenizer: give the spec the "
-                "server's model as `model`",
+                "server's model as `model` (a server's own jobs: tiller serve --jobs-load-model)",
                 param="model",
             )
         ids = instructed(row.prompt.text, row.arm.instruction, tokenizer=self._tokenizer)
