@@ -21,7 +21,7 @@ _TAIL = 65536
 
 
 class Child:
-    """A process in a session of its own, in `folder`, whose priority is lower by `nice`. Raises OSError when it cannot be started."""
+    """A process in a session of its own, in `folder`, its priority lowered by `nice`. Raises OSError."""
 
     def __init__(
         self,
