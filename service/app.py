@@ -12,12 +12,22 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import errors
-from service.body import BodyGuard
+from service.body import BodyGuard, Large
 from service.database import Database
 from service.errors import ErrorBody
-from service.jobs import Checker, JobTable, Keeper, Launch
+from service.jobs import Checker, JobQueue, JobTable, Launch
+from service.keeper import Keeper, complete
 from service.resident import Loaded, Resident
-from service.routes import evaluations, generate, openai_api, operations, reports_page, steering_api
+from service.routes import (
+    evaluations,
+    generate,
+    openai_api,
+    operations,
+    policies,
+    probes,
+    reports_page,
+    steering_api,
+)
 from service.settings import Settings
 from steering.version import __version__
 
@@ -44,9 +54,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.settings = settings
-        app.state.database = await asyncio.to_thread(Database, settings.state_folder())
+        app.state.database = database = await asyncio.to_thread(Database, settings.state_folder())
         launch = Launch(settings, url)
-        app.state.jobs = jobs = Keeper(JobTable(app.state.database), launch)
+        app.state.jobs = jobs = JobQueue(JobTable(database), launch)
         app.state.checker = checker = Checker(launch)
 
         def ready(resident: Resident) -> None:
@@ -54,7 +64,8 @@ def create_app(
                 jobs.begin()
             announce(resident)
 
-        app.state.resident = resident = Resident(load, announce=ready)
+        app.state.resident = resident = Resident(lambda: complete(load(), settings, database), announce=ready)
+        app.state.keeper = Keeper(resident, settings, database)
         resident.start()
         try:
             yield
@@ -71,8 +82,18 @@ def create_app(
         responses={"default": {"model": ErrorBody, "description": "A refusal, always of this shape"}},
         redoc_url=None,
     )
-    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes)
+    upload = Large(settings.max_upload_bytes, flag="--max-upload-bytes")
+    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, large={("POST", probes.UPLOADS): upload})
     errors.install(app)
-    for module in (generate, openai_api, steering_api, evaluations, reports_page, operations):
+    for module in (
+        generate,
+        openai_api,
+        steering_api,
+        probes,
+        policies,
+        evaluations,
+        operations,
+        reports_page,
+    ):
         app.include_router(module.router)
     return app

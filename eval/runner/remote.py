@@ -146,8 +146,8 @@ class HttpWriter:
             "priority": "background",
             **settings,
         }
-        if row.arm.steered:
-            body["steering"] = {"constraints": [held.to_http() for held in row.arm.constraints]}
+        held = [one.to_http() for one in row.arm.constraints]
+        body["steering"] = {"constraints": held} if held else {"mode": "off"}  # a server may have a default policy
         return body
 
     def _prompt(self, row: Row) -> str:

@@ -6,8 +6,8 @@ The process is the same command anyone would type; this package imports nothing 
 """
 
 from service.jobs.checking import Checker
-from service.jobs.keeper import Keeper
 from service.jobs.launch import Launch
+from service.jobs.queue import JobQueue
 from service.jobs.records import Job, JobTable
 
-__all__ = ["Checker", "Job", "JobTable", "Keeper", "Launch"]
+__all__ = ["Checker", "Job", "JobQueue", "JobTable", "Launch"]

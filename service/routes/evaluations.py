@@ -20,7 +20,7 @@ from service.errors import (
     INVALID,
     ApiError,
 )
-from service.jobs import Job, Keeper
+from service.jobs import Job, JobQueue
 from service.jobs.records import State
 from service.jobs.specs import ready_specs
 from service.routes.examples import EVALUATION
@@ -210,11 +210,11 @@ async def report(
     return Response(text, media_type=kind, headers=_HEADERS | headers)
 
 
-def _read(jobs: Keeper, path: Path) -> str:
+def _read(jobs: JobQueue, path: Path) -> str:
     return jobs.launch.without_paths(path.read_text(encoding="utf-8"))
 
 
-async def _found(jobs: Keeper, evaluation_id: str) -> Job:
+async def _found(jobs: JobQueue, evaluation_id: str) -> Job:
     job = await asyncio.to_thread(jobs.table.find, evaluation_id)
     if job is None:
         raise ApiError(

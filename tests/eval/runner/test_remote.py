@@ -252,7 +252,8 @@ def test_only_settings_that_ask_for_something_are_sent(make_ready: Callable[...,
     list(writer.write([row], Decoding(max_tokens=5, repetition_penalty=1.2, top_p=0.3)))
     writer.close()
     sampling = {"max_tokens": 5, "temperature": 1.0, "repetition_penalty": 1.2, "top_p": 0.3}
-    assert bodies == [{"prompt": "To the sea", "seed": row.seed, "priority": "background", **sampling}]
+    unsteered = {"steering": {"mode": "off"}, "priority": "background"}
+    assert bodies == [{"prompt": "To the sea", "seed": row.seed, **unsteered, **sampling}]
 
 
 def test_an_answer_with_another_seed_is_not_taken_for_ours(make_ready: Callable[..., Prepared]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.jobs import Checker, JobTable, Keeper, Launch
+from service.jobs import Checker, JobQueue, JobTable, Launch
 from steering import LanguageModel, Probe
 
 LIST = "/v1/steering/evaluations"
@@ -26,7 +26,7 @@ def jobs(
     with serve(lm, [make_probe(lm)], state=tmp_path / "state", max_queue=64) as client:
         state = client.app.state
         launch = Launch(state.settings, str(client.base_url), command=COMMAND)
-        state.jobs, state.checker = Keeper(JobTable(state.database), launch), Checker(launch)
+        state.jobs, state.checker = JobQueue(JobTable(state.database), launch), Checker(launch)
         state.jobs.begin()
         try:
             yield client

@@ -14,7 +14,7 @@ import pytest
 
 from service import Settings
 from service.database import Database
-from service.jobs import JobTable, Keeper, Launch
+from service.jobs import JobQueue, JobTable, Launch
 from service.jobs.records import LIVES
 
 LIST = "/v1/steering/evaluations"
@@ -137,7 +137,7 @@ def test_a_server_that_ends_puts_its_job_back_and_the_next_one_takes_it_up(
     state.jobs.close()
     assert not alive(pid)
     assert jobs.get(f"{LIST}/{held}").json()["state"] == "queued"
-    state.jobs = Keeper(state.jobs.table, state.jobs.launch)
+    state.jobs = JobQueue(state.jobs.table, state.jobs.launch)
     state.jobs.begin()
     wait_for(held, "running", stage="writing")
 
@@ -148,7 +148,7 @@ def test_of_two_servers_with_one_state_folder_one_runs_the_jobs(
     queue = jobs.app.state.jobs  # type: ignore[attr-defined]
     held = ask("held")
     wait_for(held, "running")
-    other = Keeper(queue.table, queue.launch)
+    other = JobQueue(queue.table, queue.launch)
     other.begin()
     time.sleep(0.3)
     assert jobs.get(f"{LIST}/{held}").json()["state"] == "running"  # the other did not take it for a leftover

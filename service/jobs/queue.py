@@ -29,7 +29,7 @@ _LAST_BYTES = 2000
 log = logging.getLogger("uvicorn.error")
 
 
-class Keeper:
+class JobQueue:
     """Runs the jobs of `table`, up to `settings.max_jobs` at a time."""
 
     def __init__(self, table: JobTable, launch: Launch) -> None:
