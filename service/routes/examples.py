@@ -163,6 +163,23 @@ TOKENIZE: dict[str, Example] = {
     },
 }
 
+EVALUATION: dict[str, Example] = {
+    "ready": {"summary": "A ready spec, on fewer prompts", "value": {"spec": "quick", "n": 4}},
+    "whole": {
+        "summary": "A whole spec, with its texts inside",
+        "value": {
+            "spec": {
+                "name": "holidays",
+                "probe": "sentiment",
+                "prompts": [{"name": "holidays", "texts": ["The hotel room was", "On the beach we"]}],
+                "decoding": {"max_tokens": 20, "top_p": 0.9, "seed": 0},
+                "arms": ["none", {"controller": "slab", "lower": [0.9, 0.99]}],
+                "scorers": [{"name": "vader", "threshold": 0.525}],
+            }
+        },
+    },
+}
+
 DETOKENIZE: dict[str, Example] = {
     "text": {"summary": "The tokens of a prompt", "value": {"tokens": [10454, 3902, 253, 655]}},
 }
