@@ -55,6 +55,7 @@ def create_app(
         app.state.database = database = await asyncio.to_thread(Database, settings.state_folder())
         await asyncio.to_thread(guards.open, database)
         launch = Launch(settings, url)
+        guards.keyring.lend("jobs", launch.key)
         app.state.jobs = jobs = JobQueue(JobTable(database), launch)
         app.state.checker = checker = Checker(launch)
 
