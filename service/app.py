@@ -16,12 +16,14 @@ from service import errors
 from service.body import BodyGuard, Large
 from service.database import Database
 from service.errors import ErrorBody
-from service.keeper import Keeper, complete
+from service.holdings import complete
+from service.jobs import Checker, JobQueue, JobTable, Launch
+from service.keeper import Keeper
 from service.protection.gate import Gate
 from service.protection.guards import Guards
 from service.protection.shell import Shell
 from service.resident import Loaded, Resident
-from service.routes import generate, openai_api, operations, policies, probes, steering_api
+from service.routes import ROUTERS, probes
 from service.settings import Settings
 from steering.version import __version__
 
@@ -33,12 +35,17 @@ stored value. The algebra guarantees the probe, not the text.
 
 
 def create_app(
-    load: Callable[[], Loaded], settings: Settings, *, announce: Callable[[Resident], None] = lambda resident: None
+    load: Callable[[], Loaded],
+    settings: Settings,
+    *,
+    announce: Callable[[Resident], None] = lambda resident: None,
+    url: str | None = None,
 ) -> FastAPI:
     """An app that calls `load` once, in the background, when it starts.
 
     The key TILLER_API_KEY of the environment, if there is one, is read here. `announce` is called from the loading
-    thread when it has ended, well or not (`Resident.failure`).
+    thread when it has ended, well or not (`Resident.failure`). `url` is where the app can be reached from this
+    machine; without it evaluations are refused.
     """
     guards = Guards(settings)
 
@@ -47,12 +54,24 @@ def create_app(
         app.state.settings, app.state.guards = settings, guards
         app.state.database = database = await asyncio.to_thread(Database, settings.state_folder())
         await asyncio.to_thread(guards.open, database)
-        app.state.resident = resident = Resident(lambda: complete(load(), settings, database), announce=announce)
+        launch = Launch(settings, url)
+        guards.keyring.lend("jobs", launch.key)
+        app.state.jobs = jobs = JobQueue(JobTable(database), launch)
+        app.state.checker = checker = Checker(launch)
+
+        def ready(resident: Resident) -> None:
+            if resident.failure is None and url is not None:
+                jobs.begin()
+            announce(resident)
+
+        app.state.resident = resident = Resident(lambda: complete(load(), settings, database), announce=ready)
         app.state.keeper = Keeper(resident, settings, database)
         resident.start()
         try:
             yield
         finally:
+            await asyncio.to_thread(checker.close)
+            await asyncio.to_thread(jobs.close)
             resident.close()
             await asyncio.to_thread(guards.close)
 
@@ -77,6 +96,6 @@ def create_app(
         )
     app.add_middleware(Shell, hosts=settings.hosts, body_seconds=settings.body_seconds)
     errors.install(app)
-    for module in (generate, openai_api, steering_api, probes, policies, operations):
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     return app

@@ -114,7 +114,12 @@ def serve(
         str | None, typer.Option(help="Policy of requests without steering. [default: none, they are unsteered]")
     ] = None,
     allow_opt_out: Annotated[
-        bool | None, typer.Option("--opt-out/--no-opt-out", help="Whether requests may leave the default policy.")
+        bool | None, typer.Option("--allow-opt-out/--no-opt-out", help="Whether requests may leave the default policy.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of data files that evaluations may read.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Evaluations at a time. [default: 1]")] = None,
+    jobs_load_model: Annotated[
+        bool | None, typer.Option(help="Evaluations load the model once more, on the CPU. [default: an embedded one]")
     ] = None,
     drain_seconds: Annotated[int | None, typer.Option(help="Time to finish after SIGTERM. [default: 60]")] = None,
     log_level: Annotated[str | None, typer.Option(help="critical, error, warning, info or debug.")] = None,

@@ -40,7 +40,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             error TEXT,
             created REAL NOT NULL,
             started REAL,
-            ended REAL
+            ended REAL,
+            interrupted INTEGER NOT NULL DEFAULT 0 -- servers that ended while it ran
         ) STRICT""",
     ),
 )

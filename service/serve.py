@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.database import Database
 from service.errors import LOADING, ApiError
+from service.jobs import JobQueue
 from service.keeper import Keeper
 from service.protection.connections import protocol
 from service.protection.keyring import environment_key
@@ -64,7 +65,7 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
         for line in _welcome(resident, url, closed=closed):
             say(line)
 
-    app = create_app(partial(load, settings, say=say), settings, announce=announce)
+    app = create_app(partial(load, settings, say=say), settings, announce=announce, url=_near(url))
     servers.append(_Draining(configuration(app, settings), app, seconds=settings.drain_seconds))
     with _term_is_success(), _hangup_reloads(app):
         servers[0].run(sockets=[listening])
@@ -100,9 +101,15 @@ class _Draining(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         again = self.should_exit
         super().handle_exit(sig, frame)
+        threading.Thread(target=self._stop_jobs, daemon=True).start()  # a lock it needs may be ours, below this signal
         timer = threading.Timer(0 if again else self._seconds, self._stop)
         timer.daemon = True
         timer.start()
+
+    def _stop_jobs(self) -> None:
+        jobs: JobQueue | None = getattr(self._app.state, "jobs", None)
+        if jobs is not None:
+            jobs.stop()
 
     def _stop(self) -> None:
         resident: Resident | None = getattr(self._app.state, "resident", None)
@@ -142,6 +149,11 @@ def _listen(settings: Settings) -> socket.socket:
 def _url(settings: Settings, *, port: int) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{port}"
+
+
+def _near(url: str) -> str:
+    """The same from this machine: a server that listens everywhere listens here too."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 @contextmanager

@@ -103,6 +103,12 @@ class Settings(BaseSettings):
     """Time for its body to arrive (and a second more for each 512 KiB); then 408."""
     write_seconds: Seconds = 60.0
     """Time for a caller to read what waits for it (and a second more for each 16 KiB); then the connection is cut."""
+    data: Path | None = None
+    """Folder of data files that evaluations may read. Unset: a spec brings its texts itself."""
+    max_jobs: Positive = 1
+    """Evaluations that run at a time; the others wait."""
+    jobs_load_model: bool | None = None
+    """Evaluations load the model once more, on the CPU, for perplexity and instructions. Unset: if it is embedded."""
     drain_seconds: Positive = 60
     """After SIGTERM, how long accepted requests may take to finish."""
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
