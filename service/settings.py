@@ -1,4 +1,8 @@
-"""Everything an operator may set. Precedence: flag, then environment (`TILLER_<NAME>`), then the default here."""
+"""Everything an operator may set.
+
+Each field is a flag of `tiller serve` (`service.flags`), a variable and a key of the configuration file
+(`service.configuration`). The docstring below it is the flag's help.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from steering.embedded import tiller_home
@@ -29,6 +33,8 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
+    config: Path | None = None
+    """TOML file of settings, as `max_queue = 512`; the environment (TILLER_<NAME>) is stronger, and flags most."""
     model: str = "smollm2-135m-instruct"
     """An embedded model, a Hugging Face id, or a local folder."""
     probes: Path | None = None
@@ -107,23 +113,6 @@ class Settings(BaseSettings):
             if folder.is_dir():
                 return folder
         return None
-
-
-def read_settings(**flags: object) -> Settings:
-    """Settings from the environment, with those `flags` that are not None on top.
-
-    Raises InvalidRequest with one line that names the flag and the variable.
-    """
-    try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        if not name:
-            raise InvalidRequest(first["msg"].removeprefix("Value error, ")) from None
-        raise InvalidRequest(
-            f"--{name.replace('_', '-')} (TILLER_{name.upper()}) is {first['input']!r}: {first['msg']}", param=name
-        ) from None
 
 
 def _is_loopback(host: str) -> bool:
