@@ -15,6 +15,7 @@ from typing import Any
 
 from fastapi import Request as HttpRequest
 
+from service import visits
 from service.errors import CLIENT_GONE, INVALID, ApiError, describe, not_applied
 from service.orders import Order, Prompt
 from service.resident import Loaded, Resident
@@ -82,6 +83,13 @@ def _admit(order: Order, loaded: Loaded) -> tuple[list[Request], list[Future[Com
     except BaseException:
         _take_back(futures)
         raise
+    constraints = [] if plan is None else plan.constraints
+    visits.admitted(
+        futures,
+        probes=[constraint.probe.id for constraint in constraints],
+        mode="none" if steering is None else steering.mode,
+        prompts=order.prompts,
+    )
     return rows, futures
 
 

@@ -11,13 +11,16 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service import errors
+from service import errors, logs
 from service.body import BodyGuard
 from service.database import Database
 from service.errors import ErrorBody
+from service.metrics import Metrics
 from service.resident import Loaded, Resident
 from service.routes import generate, openai_api, operations, steering_api
 from service.settings import Settings
+from service.tracing import Traces
+from service.visits import Drain, Visits
 from steering.version import __version__
 
 _ABOUT = """Text from a language model whose hidden states stay inside the regions you allow.
@@ -28,23 +31,38 @@ stored value. The algebra guarantees the probe, not the text.
 
 
 def create_app(
-    load: Callable[[], Loaded], settings: Settings, *, announce: Callable[[Resident], None] = lambda resident: None
+    load: Callable[[], Loaded],
+    settings: Settings,
+    *,
+    announce: Callable[[Resident], None] = lambda resident: None,
+    traces: Traces | None = None,
 ) -> FastAPI:
     """An app that calls `load` once, in the background, when it starts.
 
-    `announce` is called from that thread when loading has ended, well or not (`Resident.failure`).
+    `announce` is called from that thread when loading has ended, well or not (`Resident.failure`). `traces` gets a span
+    for every request, and is closed with the app.
     """
+
+    def observed() -> Loaded:
+        loaded = load()
+        loaded.engine.observe(metrics)
+        return loaded
+
+    resident = Resident(observed, announce=announce)
+    metrics = Metrics(resident)
+    drain = Drain()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.settings = settings
         app.state.database = await asyncio.to_thread(Database, settings.state_folder())
-        app.state.resident = resident = Resident(load, announce=announce)
         resident.start()
         try:
             yield
         finally:
             resident.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
     app = FastAPI(
         title="Tiller",
@@ -54,7 +72,15 @@ def create_app(
         responses={"default": {"model": ErrorBody, "description": "A refusal, always of this shape"}},
         redoc_url=None,
     )
+    app.state.resident, app.state.metrics, app.state.drain = resident, metrics, drain
     app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes)
+    app.add_middleware(  # the last to be added is the outermost
+        Visits,
+        drain=drain,
+        refusal=lambda: errors.reply(errors.draining()),
+        failure=lambda: errors.reply(errors.internal()),
+        ended=[metrics.visited, logs.access(texts=settings.log_prompts), *([traces.visited] if traces else [])],
+    )
     errors.install(app)
     for module in (generate, openai_api, steering_api, operations):
         app.include_router(module.router)

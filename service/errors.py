@@ -6,6 +6,7 @@ knows: routes, bodies, validation. A 5xx that is our own fault says nothing of p
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from service import visits
 from service.validation import describe_validation, printable
 from steering.errors import (
     DeadlineExceeded,
@@ -29,6 +31,8 @@ from steering.errors import (
     UnknownProbe,
     UnsupportedSteering,
 )
+
+log = logging.getLogger("tiller")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ BODY_TOO_LARGE = Kind(413, "invalid_request_error", "body_too_large")
 MODEL_NOT_FOUND = Kind(404, "not_found_error", "model_not_found")
 CLIENT_GONE = Kind(499, "invalid_request_error", "client_disconnected")
 LOADING = Kind(503, "unavailable_error", "loading")
+DRAINING = Kind(503, "unavailable_error", "draining")
 FAILED = Kind(503, "unavailable_error", "engine_failed")
 
 TABLE: dict[type[TillerError], Kind] = {
@@ -105,7 +110,7 @@ def describe(error: TillerError, *, within: str = "", param: str | None = None) 
     """A TillerError as its caller should see it. `within` is put before the field it names; `param` is its default."""
     kind = next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
     if kind is INTERNAL:
-        return _internal()
+        return internal()
     if kind is NOT_APPLIED:
         return not_applied()
     named = getattr(error, "param", None) or param
@@ -121,6 +126,8 @@ def describe(error: TillerError, *, within: str = "", param: str | None = None) 
 
 def reply(error: ApiError) -> JSONResponse:
     """`error` as a response. Lone surrogates a caller may have sent are escaped, for they have no UTF-8."""
+    full = error.kind is TABLE[EngineUnavailable] and "retry-after" in error.headers
+    visits.refused(error.kind.code, reason="queue_full" if full else error.kind.code)
     detail = ErrorDetail(
         message=printable(error.message),
         type=error.kind.type,
@@ -131,7 +138,7 @@ def reply(error: ApiError) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a reply of the one shape."""
+    """Make every error of `app` a reply of the one shape; what has no handler here is left to `service.visits`."""
 
     async def on_api(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
@@ -139,7 +146,10 @@ def install(app: FastAPI) -> None:
 
     async def on_tiller(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, TillerError)
-        return reply(describe(error))
+        told = describe(error)
+        if told.kind.status == INTERNAL.status:
+            log.error("a request failed for a reason its caller is not told", exc_info=error)
+        return reply(told)
 
     async def on_validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -150,14 +160,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return reply(_routing(request, error))
 
-    async def on_any(request: Request, error: Exception) -> JSONResponse:
-        return reply(_internal())
-
     app.add_exception_handler(ApiError, on_api)
     app.add_exception_handler(TillerError, on_tiller)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(Exception, on_any)
 
 
 def _routing(request: Request, error: HTTPException) -> ApiError:
@@ -170,6 +176,13 @@ def _routing(request: Request, error: HTTPException) -> ApiError:
     return ApiError(kind, messages.get(error.status_code, str(error.detail)), headers=error.headers)
 
 
+def draining() -> ApiError:
+    """The refusal of new work by a server that is about to end."""
+    return ApiError(
+        DRAINING, "this server is shutting down and takes no new requests; ask again", headers={"retry-after": "2"}
+    )
+
+
 def not_applied() -> ApiError:
     """The refusal of a text whose steering did not happen, or cannot be shown to have happened."""
     return ApiError(
@@ -180,5 +193,6 @@ def not_applied() -> ApiError:
     )
 
 
-def _internal() -> ApiError:
+def internal() -> ApiError:
+    """The answer where something broke that nobody had foreseen."""
     return ApiError(INTERNAL, "the server failed on this request; its log says why, and nothing was returned for it")

@@ -1,16 +1,18 @@
 """`tiller serve`: the app under uvicorn, with its socket bound first and its end made graceful.
 
-SIGTERM closes the socket, lets accepted requests finish (up to `drain_seconds`; what is left is refused with 503) and
-exits 0.
+SIGTERM begins the drain: `/ready` turns 503 and new work is refused with 503 and Retry-After, while the socket stays
+open and accepted requests finish (up to `drain_seconds`; what is left is refused with 503). Then it closes, and exits 0.
 A model or probe that must not be used ends the process with its reason, exit 2.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import socket
-import threading
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,9 +22,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.configuration import misspelt_variables
 from service.database import Database
+from service.logs import logging_to
 from service.resident import Resident, load
 from service.settings import Settings
+from service.tracing import traces
+from service.visits import Drain
 from steering.errors import InvalidRequest, TillerError
 from steering.version import __version__
 
@@ -30,13 +36,24 @@ _REFUSAL_SECONDS = 10
 """Time for the refusals to be written after the drain, before connections are cut."""
 
 
+log = logging.getLogger("tiller")
+
+
 def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
     """Serve until told to stop, and return the exit code. `say` gets lines for the person who started it.
 
-    Raises InvalidRequest for a public bind that was not allowed or an address that is taken, ModelError for a state
-    folder that cannot be used, and whatever TillerError loading ended with.
+    Raises InvalidRequest for a public bind that was not allowed, an address that is taken or traces that cannot be
+    sent, ModelError for a state folder that cannot be used, and whatever TillerError loading ended with.
     """
     settings.check_bind()
+    with logging_to(sys.stderr, settings):
+        return _serve(settings, say=say)
+
+
+def _serve(settings: Settings, *, say: Callable[[str], None]) -> int:
+    for line in misspelt_variables():
+        log.warning(line)
+    sent = traces(settings)
     Database(settings.state_folder())
     listening = _listen(settings)
     url = _url(settings, port=listening.getsockname()[1])
@@ -52,10 +69,11 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
         for line in _welcome(resident, url):
             say(line)
 
-    app = create_app(partial(load, settings, say=say), settings, announce=announce)
+    app = create_app(partial(load, settings, say=say), settings, announce=announce, traces=sent)
     config = uvicorn.Config(
         app,
-        log_level=settings.log_level,
+        log_config=None,
+        access_log=False,
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=settings.drain_seconds + _REFUSAL_SECONDS,
@@ -72,24 +90,47 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
 
 
 class _Draining(uvicorn.Server):
-    """Accepted requests have `seconds` to finish after the first signal; then, or at the second, they are refused."""
+    """Accepted requests have `seconds` to finish after the first signal; then, or at the second, they are refused.
+
+    The socket is closed when they have: a connection it has taken in but nobody has read would be lost with it.
+    """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, *, seconds: float) -> None:
         super().__init__(config)
         self._app = app
         self._seconds = seconds
+        self._signal: int | None = None
+        self._until = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        again = self.should_exit
-        super().handle_exit(sig, frame)
-        timer = threading.Timer(0 if again else self._seconds, self._stop)
-        timer.daemon = True
-        timer.start()
+        """Begin the drain; at a second signal, end it; at a third, cut connections."""
+        if self.should_exit:
+            super().handle_exit(sig, frame)
+            return
+        again = self._signal is not None
+        self._signal = sig
+        self._until = time.monotonic() + (0 if again else self._seconds)
+        self._drain.begin()
 
-    def _stop(self) -> None:
-        resident: Resident | None = getattr(self._app.state, "resident", None)
-        if resident is not None:
-            resident.stop()
+    async def on_tick(self, counter: int) -> bool:
+        """End once nothing is owed any more, or when the time is up."""
+        if self._signal is not None and not self.should_exit:
+            late = time.monotonic() >= self._until
+            if late:
+                self._resident.stop()
+            if late or self._drain.done:
+                super().handle_exit(self._signal, None)
+        return await super().on_tick(counter)
+
+    @property
+    def _drain(self) -> Drain:
+        drain: Drain = self._app.state.drain
+        return drain
+
+    @property
+    def _resident(self) -> Resident:
+        resident: Resident = self._app.state.resident
+        return resident
 
 
 def _welcome(resident: Resident, url: str) -> Iterator[str]:

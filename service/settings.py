@@ -78,7 +78,14 @@ class Settings(BaseSettings):
     drain_seconds: Positive = 60
     """After SIGTERM, how long accepted requests may take to finish."""
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
-    """Of the log on standard error. Prompts are never logged."""
+    """Of the log on standard error."""
+    log_format: Literal["json", "text"] | None = None
+    """Of its lines. Unset: text at a terminal, else JSON."""
+    log_prompts: bool = False
+    """Log the prompts and completions of every request; without it no line holds any of their text."""
+    otlp_endpoint: str | None = None
+    """Send traces there by OTLP over HTTP, as http://collector:4318; needs the extra `otel`. Unset: to where
+    OTEL_EXPORTER_OTLP_ENDPOINT says, if it is set."""
 
     @model_validator(mode="after")
     def _a_full_request_fits_the_queue(self) -> Settings:

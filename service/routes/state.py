@@ -7,8 +7,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.database import Database
+from service.metrics import Metrics
 from service.resident import Loaded, Resident
 from service.settings import Settings
+from service.visits import Drain
 
 
 async def _resident(request: Request) -> Resident:
@@ -26,6 +28,16 @@ async def _database(request: Request) -> Database:
     return database
 
 
+async def _metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
+async def _drain(request: Request) -> Drain:
+    drain: Drain = request.app.state.drain
+    return drain
+
+
 async def _loaded(request: Request) -> Loaded:
     return (await _resident(request)).get()
 
@@ -35,6 +47,12 @@ TheResident = Annotated[Resident, Depends(_resident)]
 
 TheSettings = Annotated[Settings, Depends(_settings)]
 """The server's settings."""
+
+TheMetrics = Annotated[Metrics, Depends(_metrics)]
+"""What is counted."""
+
+TheDrain = Annotated[Drain, Depends(_drain)]
+"""Whether the server is about to end."""
 
 TheDatabase = Annotated[Database, Depends(_database)]
 """What is kept over restarts; its work blocks, so do it in a thread."""
