@@ -74,9 +74,9 @@ def logging_to(stream: TextIO, settings: Settings) -> Iterator[None]:
         library = logging.getLogger(name)
         library.handlers, library.propagate = [], True
         library.setLevel(level)
-    root.setLevel(max(logging.INFO, logging.getLevelName(level)))  # what strangers say in detail is not for logs
+    for strange in ("", "transformers"):  # what other libraries say in detail may be somebody's text
+        logging.getLogger(strange).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     logging.getLogger("tiller").setLevel(level)
-    logging.getLogger("transformers").setLevel(max(logging.WARNING, logging.getLevelName(level)))
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """`tiller serve`: the app under uvicorn, with its socket bound first and its end made graceful.
 
 SIGTERM begins the drain: `/ready` turns 503 and new work is refused with 503 and Retry-After, while the socket stays
-open and accepted requests finish (up to `drain_seconds`; what is left is refused with 503). Then it closes, and exits 0.
+open and accepted requests finish, up to `drain_seconds`; what is left is refused with 503. Then it closes and exits 0.
 A model or probe that must not be used ends the process with its reason, exit 2.
 """
 
