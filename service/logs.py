@@ -105,7 +105,7 @@ def formatter(*, as_json: bool, colours: bool = False) -> logging.Formatter:
 
 
 def _guarded(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """An error by its type and places; of messages with several lines the first, for asyncio's repeat what failed."""
+    """An error by its type and places; of asyncio's messages the first line, for the others repeat what failed."""
     trouble = event.pop("exc_info", None)
     if trouble is True:
         trouble = sys.exc_info()
@@ -115,8 +115,11 @@ def _guarded(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mutab
         event["places"] = [
             f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
         ]
-    event.pop("color_message", None)  # uvicorn's, of the same words
-    event["event"] = str(event["event"]).strip().partition("\n")[0]
+    for again in ("message", "color_message"):  # the same words once more
+        event.pop(again, None)
+    event["event"] = str(event["event"]).strip()
+    if event.get("logger") == "asyncio":
+        event["event"] = event["event"].partition("\n")[0]
     return event
 
 

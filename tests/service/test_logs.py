@@ -4,69 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import signal
-import threading
-import time
 from collections.abc import Callable
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-import service.resident
-from service.cli import main
 from service.logs import logging_to
 from service.settings import Settings
-from steering import LanguageModel, save_probe
+from steering import LanguageModel
 from steering.engine.runner import Runner
 
 CANARY = "kookaburra"
 Serving = Callable[..., list[dict[str, Any]]]
-
-
-@pytest.fixture
-def serving(
-    lm: LanguageModel,
-    tmp_path: Path,
-    make_probe: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> Serving:
-    """`tiller serve` on the tiny model while `visit(client)` runs; the lines it logged, of JSON each."""
-    monkeypatch.setattr(service.resident, "load_model", lambda name, **_: lm)
-    save_probe(make_probe(lm), tmp_path)
-
-    def serve(visit: Callable[[httpx.Client], None], *flags: str) -> list[dict[str, Any]]:
-        failures: list[BaseException] = []
-
-        def come() -> None:
-            said = ""
-            try:
-                while "docs:" not in said:
-                    time.sleep(0.02)
-                    said += capfd.readouterr().out
-                url = said.split("listens on ")[1].split()[0]
-                with httpx.Client(base_url=url, timeout=60) as client:
-                    visit(client)
-            except BaseException as failure:
-                failures.append(failure)
-            finally:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        visitor = threading.Thread(target=come)
-        visitor.start()
-        own = ["--port", "0", "--probes", str(tmp_path), "--log-format", "json", "--max-body-bytes", "5000"]
-        assert main(["serve", "--model", "tiny", *own, *flags]) == 0
-        visitor.join()
-        for failure in failures:
-            raise failure
-        return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-
-    return serve
+"""As the fixture `serving` is"""
 
 
 def test_no_word_of_a_prompt_or_an_answer_is_logged_at_any_level_even_when_things_go_wrong(

@@ -220,7 +220,7 @@ def test_every_metric_is_documented_with_its_type_and_labels_and_no_other_is(ser
         for family in text_string_to_metric_families(server.get("/metrics").text)
         if family.name.startswith("tiller_")
     }
-    rows = re.findall(r"^\| `tiller_(\w+)` \| (\w+) \| ([^|]*) \|", DOCS, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `tiller_(\w+)` \| (\w+) \|([^|]*)\|", DOCS, flags=re.MULTILINE)
     documented = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     shown = {name.removeprefix("tiller_"): family for name, family in families.items()}
     assert {name.removesuffix("_total") for name in documented} == set(shown)
