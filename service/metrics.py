@@ -28,6 +28,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 _GAPS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5)
 _ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _DOSES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 5)
+_FAILURES = ("deadline_exceeded", "engine_unavailable", "internal_error", "not_enough_memory", "steering_not_applied")
 _PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1)
 
 
@@ -59,9 +60,7 @@ class Metrics(Observer):
         self._modes = counter("steering_requests", "Requests for text that were queued", "mode")
         self._evaluated = counter("steering_evaluated", "Tokens the probe read", "probe")
         self._edited = counter("steering_edited", "Tokens moved at one layer at least", "probe")
-        self._violations = counter(
-            "steering_violations", "Tokens stored outside their bound, no budget to blame", "probe"
-        )
+        self._violations = counter("steering_violations", "Tokens stored outside a bound that was promised", "probe")
         self._capped = counter("steering_capped", "Tokens the budget left outside their bound", "probe")
         self._infeasible = counter("steering_infeasible", "Tokens at which a bound gave way to a contradicting one")
         self._dose = histogram("steering_dose", "Mean dose of a continuation with edits", _DOSES, "probe")
@@ -73,10 +72,14 @@ class Metrics(Observer):
         """Probes that are a label somewhere"""
         registry.register(_States(resident))
         ProcessCollector(registry=registry)
-        for reason in ("stop", "length"):
-            self._success.labels(reason)
-        for mode in ("enforce", "monitor", "off", "none"):
-            self._modes.labels(mode)
+        for metric, labels in (
+            (self._success, ("stop", "length")),
+            (self._modes, ("enforce", "monitor", "off", "none")),
+            (self._failed, _FAILURES),
+            (self._rejected, ("queue_full", "loading", "draining")),
+        ):
+            for label in labels:
+                metric.labels(label)  # at 0: of a series that begins at 1, Prometheus misses the first
 
     def admitted(self, *, prompt_tokens: int, waited: float) -> None:
         self._prompt.inc(prompt_tokens)
@@ -101,7 +104,7 @@ class Metrics(Observer):
             self._ids.add(probe)
             self._evaluated.labels(probe).inc(report.tokens)
             self._edited.labels(probe).inc(report.edited)
-            self._violations.labels(probe).inc(report.violations)
+            self._violations.labels(probe).inc(report.violations if report.promised else 0)
             self._capped.labels(probe).inc(report.capped)
             self._infeasible.inc(report.infeasible)
             if report.edited:
@@ -126,18 +129,22 @@ class Metrics(Observer):
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All of it in the format `accept` asks for, and that format's content type. Safe in any thread."""
-        self._forget_probes()
+        self._label_probes()
         encode, kind = choose_encoder(accept)
         return encode(_Lean(self.registry)), kind
 
-    def _forget_probes(self) -> None:
-        """Drop the series of probes that are loaded no longer: labels are as many as there are probes."""
+    def _label_probes(self) -> None:
+        """Begin the series of probes that are loaded, drop those of probes that are no longer."""
         loaded = _loaded(self._resident)
-        for probe in self._ids.copy() - {probe.id for probe in (() if loaded is None else loaded.probes)}:
-            self._ids.discard(probe)
+        probes = set() if loaded is None else {probe.id for probe in tuple(loaded.probes)}
+        for probe in probes - self._ids:
+            self._ids.add(probe)
             for metric in self._labelled:
+                metric.labels(probe)
+        for probe in self._ids.copy() - probes:
+            self._ids.discard(probe)
+            for metric in (*self._labelled, self._probability):
                 metric.remove_by_labels({"probe": probe})
-            self._probability.remove_by_labels({"probe": probe})
 
 
 class _States(Collector):

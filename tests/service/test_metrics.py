@@ -79,8 +79,9 @@ def test_counts_agree_with_the_answers(server: httpx.Client) -> None:
     for probe in ("toxicity@1", "sentiment@1"):
         reports = [choice["steering"]["probes"][probe] for choice in choices if probe in _probes(choice)]
         assert reports
-        counted = {"evaluated": "tokens", "edited": "edited", "violations": "violations", "capped": "capped"}
-        for name, field in counted.items():
+        broken = sum(report["violations"] for report in reports if report["promised"])
+        assert told(samples, "steering_violations_total", probe=probe) == broken
+        for name, field in {"evaluated": "tokens", "edited": "edited", "capped": "capped"}.items():
             assert told(samples, f"steering_{name}_total", probe=probe) == sum(report[field] for report in reports)
         for stage in ("pre", "post"):
             highest = [report[f"max_{stage}"] for report in reports]
@@ -123,7 +124,7 @@ def test_refusals_are_counted_by_reason_and_a_callers_words_are_no_label(server:
     server.get("/heron/kestrel")
     server.request("BITTERN", "/generate")
     samples = _when(server, lambda now: told(now, "admission_rejections_total", reason="invalid_bounds") == 1)
-    rejected = {labels[0][1]: count for (name, labels), count in samples.items() if "rejections" in name}
+    rejected = {labels[0][1]: count for (name, labels), count in samples.items() if count and "rejections" in name}
     assert rejected == dict.fromkeys(refusals, 1)
     text = server.get("/metrics").text
     assert not re.search("heron|kestrel|bittern", text, flags=re.IGNORECASE)
