@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from service.flags import Flags, takes_settings
+from service.protection.commands import app as keys_app
 from steering.commandline import run_app
 from steering.errors import ModelError
 
@@ -22,6 +23,7 @@ Examples:
   tiller demo                      see it work: unsteered and steered, side by side
   tiller serve                     serve the embedded model on 127.0.0.1:8000
   tiller serve --model Qwen/Qwen3-0.6B --probes DIR
+  tiller keys add alice            make a key; from then on the server demands one
   tiller probe train --help        make a probe from labelled texts
 
 Every setting of serve may also stand in the environment as TILLER_<NAME>, or in a TOML file (--config FILE).
@@ -38,6 +40,7 @@ app = typer.Typer(
 )
 model_app = typer.Typer(help="The embedded model, whose weights come inside a package.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
+app.add_typer(keys_app, name="keys")
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

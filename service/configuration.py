@@ -27,7 +27,7 @@ from steering.errors import InvalidRequest
 Origin = Literal["flag", "environment", "file", "default"]
 
 _PREFIX = "TILLER_"
-_OTHERS = {"TILLER_HOME", "TILLER_SCORER_TOKEN"}
+_OTHERS = {"TILLER_API_KEY", "TILLER_HOME", "TILLER_SCORER_TOKEN"}
 """Variables that are no settings of the server."""
 
 

@@ -39,7 +39,7 @@ def _parameters() -> Iterator[inspect.Parameter]:
         kind = _kind(field.annotation)
         flag = f"--{name.replace('_', '-')}"
         option = typer.Option(
-            f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+            f"{flag}/--no-{name.removeprefix('allow_').replace('_', '-')}" if kind is bool else flag,
             help=_help(field),
             metavar="|".join(map(str, get_args(kind))) if get_origin(kind) is Literal else None,
         )

@@ -35,8 +35,8 @@ _PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9,
 class Metrics(Observer):
     """The metrics of one server."""
 
-    def __init__(self, resident: Resident) -> None:
-        self._resident = resident
+    def __init__(self) -> None:
+        self._resident: Resident | None = None
         self.registry = registry = CollectorRegistry()
 
         def counter(name: str, about: str, *labels: str) -> Counter:
@@ -70,7 +70,7 @@ class Metrics(Observer):
         self._labelled = (self._evaluated, self._edited, self._violations, self._capped, self._dose)
         self._ids: set[str] = set()
         """Probes that are a label somewhere"""
-        registry.register(_States(resident))
+        registry.register(_States(self))
         ProcessCollector(registry=registry)
         for metric, labels in (
             (self._success, ("stop", "length")),
@@ -80,6 +80,18 @@ class Metrics(Observer):
         ):
             for label in labels:
                 metric.labels(label)  # at 0: of a series that begins at 1, Prometheus misses the first
+
+    def watch(self, resident: Resident) -> None:
+        """Tell of what `resident` has, from now on."""
+        self._resident = resident
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What is there to tell of."""
+        try:
+            return None if self._resident is None else self._resident.get()
+        except ApiError:
+            return None
 
     def admitted(self, *, prompt_tokens: int, waited: float) -> None:
         self._prompt.inc(prompt_tokens)
@@ -135,7 +147,7 @@ class Metrics(Observer):
 
     def _label_probes(self) -> None:
         """Begin the series of probes that are loaded, drop those of probes that are no longer."""
-        loaded = _loaded(self._resident)
+        loaded = self.loaded
         probes = set() if loaded is None else {probe.id for probe in tuple(loaded.probes)}
         for probe in probes - self._ids:
             self._ids.add(probe)
@@ -150,11 +162,11 @@ class Metrics(Observer):
 class _States(Collector):
     """What is so at the moment of asking."""
 
-    def __init__(self, resident: Resident) -> None:
-        self._resident = resident
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        loaded = _loaded(self._resident)
+        loaded = self._metrics.loaded
         engine = None if loaded is None else loaded.engine
         yield GaugeMetricFamily(
             "tiller_num_requests_running", "Continuations in a slot", 0 if engine is None else engine.running
@@ -185,10 +197,3 @@ class _Lean(Collector):
         for family in self._registry.collect():
             family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
             yield family
-
-
-def _loaded(resident: Resident) -> Loaded | None:
-    try:
-        return resident.get()
-    except ApiError:
-        return None

@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,14 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.configuration import misspelt_variables
 from service.database import Database
+from service.errors import LOADING, ApiError
+from service.jobs import JobQueue
+from service.keeper import Keeper
 from service.logs import logging_to
+from service.protection.connections import protocol
+from service.protection.keyring import environment_key
+from service.protection.keys import KeyStore
+from service.protection.shell import MAX_HEADER_BYTES
 from service.resident import Resident, load
 from service.settings import Settings
 from service.tracing import traces
@@ -32,11 +40,10 @@ from service.visits import Drain
 from steering.errors import InvalidRequest, TillerError
 from steering.version import __version__
 
+log = logging.getLogger("tiller")
+
 _REFUSAL_SECONDS = 10
 """Time for the refusals to be written after the drain, before connections are cut."""
-
-
-log = logging.getLogger("tiller")
 
 
 def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
@@ -45,7 +52,6 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
     Raises InvalidRequest for a public bind that was not allowed, an address that is taken or traces that cannot be
     sent, ModelError for a state folder that cannot be used, and whatever TillerError loading ended with.
     """
-    settings.check_bind()
     with logging_to(sys.stderr, settings):
         return _serve(settings, say=say)
 
@@ -53,11 +59,15 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
 def _serve(settings: Settings, *, say: Callable[[str], None]) -> int:
     for line in misspelt_variables():
         log.warning(line)
+    store = KeyStore(Database(settings.state_folder()))
+    closed = settings.require_key or environment_key() is not None or bool(store.all())
+    settings.check_bind(closed=closed)
     sent = traces(settings)
-    Database(settings.state_folder())
     listening = _listen(settings)
     url = _url(settings, port=listening.getsockname()[1])
     say(f"Tiller {__version__} listens on {url} and loads {settings.model}")
+    if closed:
+        say("a key is needed: send Authorization: Bearer KEY (tiller keys list shows whose there are)")
     servers: list[uvicorn.Server] = []
     failures: list[BaseException] = []
 
@@ -66,20 +76,12 @@ def _serve(settings: Settings, *, say: Callable[[str], None]) -> int:
             failures.append(resident.failure)
             servers[0].should_exit = True
             return
-        for line in _welcome(resident, url):
+        for line in _welcome(resident, url, closed=closed):
             say(line)
 
-    app = create_app(partial(load, settings, say=say), settings, announce=announce, traces=sent)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        ws="none",
-        server_header=False,
-        timeout_graceful_shutdown=settings.drain_seconds + _REFUSAL_SECONDS,
-    )
-    servers.append(_Draining(config, app, seconds=settings.drain_seconds))
-    with _term_is_success():
+    app = create_app(partial(load, settings, say=say), settings, announce=announce, url=_near(url), traces=sent)
+    servers.append(_Draining(configuration(app, settings), app, seconds=settings.drain_seconds))
+    with _term_is_success(), _hangup_reloads(app):
         servers[0].run(sockets=[listening])
     if failures:
         if isinstance(failures[0], TillerError):
@@ -87,6 +89,20 @@ def _serve(settings: Settings, *, say: Callable[[str], None]) -> int:
         return 1
     say("Tiller has stopped")
     return 0
+
+
+def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """uvicorn with the limits of `service.protection.connections`, and without a banner."""
+    return uvicorn.Config(
+        app,
+        http=protocol(settings),
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        log_config=None,
+        access_log=False,
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain_seconds + _REFUSAL_SECONDS,
+    )
 
 
 class _Draining(uvicorn.Server):
@@ -111,13 +127,14 @@ class _Draining(uvicorn.Server):
         self._signal = sig
         self._until = time.monotonic() + (0 if again else self._seconds)
         self._drain.begin()
+        threading.Thread(target=self._stop_jobs, daemon=True).start()  # a lock it needs may be ours, below this signal
 
     async def on_tick(self, counter: int) -> bool:
         """End once nothing is owed any more, or when the time is up."""
         if self._signal is not None and not self.should_exit:
             late = time.monotonic() >= self._until
             if late:
-                self._resident.stop()
+                self._stop()
             if late or self._drain.done:
                 super().handle_exit(self._signal, None)
         return await super().on_tick(counter)
@@ -127,13 +144,18 @@ class _Draining(uvicorn.Server):
         drain: Drain = self._app.state.drain
         return drain
 
-    @property
-    def _resident(self) -> Resident:
-        resident: Resident = self._app.state.resident
-        return resident
+    def _stop_jobs(self) -> None:
+        jobs: JobQueue | None = getattr(self._app.state, "jobs", None)
+        if jobs is not None:
+            jobs.stop()
+
+    def _stop(self) -> None:
+        resident: Resident | None = getattr(self._app.state, "resident", None)
+        if resident is not None:
+            resident.stop()
 
 
-def _welcome(resident: Resident, url: str) -> Iterator[str]:
+def _welcome(resident: Resident, url: str, *, closed: bool) -> Iterator[str]:
     loaded = resident.get()
     test = loaded.engine.self_test
     probes = [probe.id for probe in loaded.probes]
@@ -144,7 +166,8 @@ def _welcome(resident: Resident, url: str) -> Iterator[str]:
     body: dict[str, object] = {"prompt": "The weather in spring is", "max_tokens": 20}
     if probes:
         body["steering"] = {"constraints": [{"probe": probes[0]}], "baseline": True}
-    yield f"try:  curl {url}/generate -H 'content-type: application/json' -d '{json.dumps(body)}'"
+    key = ' -H "authorization: Bearer $KEY"' if closed else ""
+    yield f"try:  curl {url}/generate{key} -H 'content-type: application/json' -d '{json.dumps(body)}'"
     yield f"docs: {url}/docs"
 
 
@@ -163,6 +186,38 @@ def _listen(settings: Settings) -> socket.socket:
 def _url(settings: Settings, *, port: int) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{port}"
+
+
+def _near(url: str) -> str:
+    """The same from this machine: a server that listens everywhere listens here too."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+@contextmanager
+def _hangup_reloads(app: FastAPI) -> Iterator[None]:
+    """SIGHUP has probes and policies read again, aside; what comes of it is in the log."""
+
+    def reload() -> None:
+        keeper: Keeper | None = getattr(app.state, "keeper", None)
+        try:
+            if keeper is None:
+                raise ApiError(LOADING, "the server is starting; try again soon")
+            done = keeper.reload()
+        except ApiError as error:
+            log.error("SIGHUP: %s", error.message)
+        else:
+            added, removed = (", ".join(ids) or "none" for ids in (done.added, done.removed))
+            log.warning("SIGHUP: probes and policies were read again; added: %s; removed: %s", added, removed)
+
+    hangup = getattr(signal, "SIGHUP", None)  # not on every system
+    if hangup is None:
+        yield
+        return
+    before = signal.signal(hangup, lambda *_: threading.Thread(target=reload, daemon=True).start())
+    try:
+        yield
+    finally:
+        signal.signal(hangup, before)
 
 
 @contextmanager

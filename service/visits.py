@@ -1,8 +1,8 @@
 """One HTTP request, from its first byte to its last: its id, and what is noted down about it while it is answered.
 
 `Visits` is the outermost middleware. It takes the caller's `x-request-id` or makes one, sends it back on every reply,
-binds it to every log line, refuses new work while the server drains, turns what nobody caught into the one shape of an
-error, and hands each visit that has ended to those who count, log and trace.
+binds it to every log line, logs what nobody caught, and hands each visit that has ended to those who count, log and
+trace.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Visit:
     @property
     def generates(self) -> bool:
         """Whether text is asked for."""
-        return self.method == "POST" and self.path in GENERATING
+        return generates(self.method, self.path)
 
     @property
     def prompt_tokens(self) -> int:
@@ -83,6 +83,11 @@ class Visit:
     def finish_reasons(self) -> dict[str, int]:
         """How many ended how."""
         return dict(Counter(completion.finish_reason for completion in self.completions))
+
+
+def generates(method: str, path: str) -> bool:
+    """Whether a request asks the engine for text."""
+    return method == "POST" and path in GENERATING
 
 
 def current() -> Visit | None:
@@ -144,19 +149,9 @@ class Drain:
 class Visits:
     """ASGI middleware around everything else."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        drain: Drain,
-        refusal: Callable[[], ASGIApp],
-        failure: Callable[[], ASGIApp],
-        ended: Sequence[Callable[[Visit], None]],
-    ) -> None:
-        """`refusal` and `failure` make the replies to who comes too late and to what nobody caught."""
+    def __init__(self, app: ASGIApp, *, drain: Drain, ended: Sequence[Callable[[Visit], None]]) -> None:
         self._app = app
         self._drain = drain
-        self._refusal, self._failure = refusal, failure
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -187,17 +182,12 @@ class Visits:
             _CURRENT.reset(token)
 
     async def _answer(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._drain.began and visit.generates:
-            await self._refusal()(scope, receive, send)
-            return
         if not self._drain.began:
             self._drain.enter(visit)
         try:
             await self._app(scope, receive, send)
         except Exception as error:
-            log.exception("a request failed in a way nobody had foreseen", exc_info=error)
-            if visit.status is None:
-                await self._failure()(scope, receive, send)
+            log.error("a request failed in a way nobody had foreseen", exc_info=error)
         finally:
             self._drain.leave(visit)
 

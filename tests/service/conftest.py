@@ -24,6 +24,7 @@ from service import Loaded, Settings, create_app
 from service.cli import main
 from service.resident import start_engine
 from steering import LanguageModel, Probe, ProbeStore, save_probe
+from steering.engine.runner import Runner
 
 Serve = Callable[..., Any]
 
@@ -85,6 +86,27 @@ def run() -> Serve:
 
 
 @pytest.fixture(scope="session")
+def ready() -> Callable[[httpx.Client], None]:
+    """`wait_until_ready`, beside `run`."""
+    return wait_until_ready
+
+
+@pytest.fixture(scope="session")
+def folder_app() -> Callable[..., FastAPI]:
+    """An app whose shipped probes are those of a folder, now and at every reload: `(lm, folder, state)`."""
+
+    def make(lm: LanguageModel, folder: Path, state: Path) -> FastAPI:
+        chosen = Settings(state=state, probes=folder)
+
+        def reopen() -> ProbeStore:
+            return ProbeStore.open(folder, lm)
+
+        return create_app(lambda: Loaded(start_engine(lm, chosen), reopen(), reopen), chosen)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def client(lm: LanguageModel, make_probe: Callable[..., Probe]) -> Iterator[httpx.Client]:
     """One server for all tests that leave it as it was: tiny-llama with the probes toxicity@1, @2 and sentiment@1."""
     probes = [
@@ -139,3 +161,15 @@ def serving(
         return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
 
     return serve
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pass of the model takes some time."""
+    original = Runner.read
+
+    def read(runner: Runner, *args: Any, **options: Any) -> Any:
+        time.sleep(0.015)
+        return original(runner, *args, **options)
+
+    monkeypatch.setattr(Runner, "read", read)

@@ -22,7 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.cli import main
 from service.configuration import configure
 from service.metrics import Metrics
-from service.resident import Resident
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +58,7 @@ def unescaped(value: str) -> str:
 @pytest.fixture(scope="module")
 def names() -> set[str]:
     """Every series `/metrics` can have, histogram suffixes included."""
-    metrics = Metrics(Resident(lambda: pytest.fail("nothing is loaded here")))
+    metrics = Metrics()
     for metric in (*metrics._labelled, metrics._violations):
         metric.labels("toxicity@1")
     metrics._probability.labels("toxicity@1", "pre")
