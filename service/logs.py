@@ -38,6 +38,8 @@ def access(*, texts: bool) -> Callable[[Visit], None]:
             "status": visit.status,
             "milliseconds": round(1000 * visit.seconds, 1),
         }
+        if visit.key is not None:
+            fields["key"] = visit.key
         if visit.refused is not None:
             fields["code"] = visit.refused
         if visit.rows:

@@ -50,6 +50,8 @@ class Visit:
     seconds: float = 0.0
     status: int | None = None
     """Of the reply; None when its sender was cut off before any."""
+    key: str | None = None
+    """Name of the key it came with, where there are keys."""
     refused: str | None = None
     """Code of the error that was its answer."""
     reason: str | None = None
@@ -176,6 +178,7 @@ class Visits:
                 finally:
                     visit.seconds = time.monotonic() - visit.began
                     visit.route = _route(scope)
+                    visit.key = scope.get("state", {}).get("key")
                     for told in self._ended:
                         told(visit)
         finally:

@@ -121,6 +121,25 @@ def test_prompts_and_answers_are_logged_when_wanted(serving: Serving) -> None:
     assert len(line["completions"]) == 1
 
 
+def test_a_stream_is_one_line_with_what_was_streamed_and_the_name_of_its_key(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TILLER_API_KEY", "made-up-key-for-a-test-0123456789")
+
+    def visit(client: httpx.Client) -> None:
+        body = {"prompt": "Once", "max_tokens": 4, "stream": True, "logit_bias": {"258": -100}}
+        assert client.post("/v1/completions", json=body).status_code == 401
+        client.headers["authorization"] = "Bearer made-up-key-for-a-test-0123456789"
+        with client.stream("POST", "/v1/completions", json=body) as reply:
+            assert reply.headers["x-request-id"]
+            assert "[DONE]" in "".join(reply.iter_text())
+
+    refused, streamed = [line for line in serving(visit) if line["event"] == "request"]
+    assert (refused["status"], refused["code"], "key" in refused) == (401, "invalid_api_key", False)
+    assert (streamed["status"], streamed["tokens"], streamed["key"]) == (200, 4, "environment")
+    assert streamed["finish_reasons"] == {"length": 1}
+
+
 @pytest.mark.parametrize("given", ["a b", "x" * 129, "", "ü", "a\tb", '{"a": 1}'])
 def test_a_request_id_that_is_not_sane_is_replaced(given: str, client: httpx.Client) -> None:
     reply = client.get("/version", headers={"x-request-id": given.encode()})
