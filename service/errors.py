@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from service import visits
 from service.validation import describe_validation, printable
 from steering.errors import (
     DeadlineExceeded,
@@ -32,7 +33,7 @@ from steering.errors import (
     UnsupportedSteering,
 )
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger("tiller")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ EVALUATION_CANCELLED = Kind(410, "conflict_error", "evaluation_cancelled")
 NO_EVALUATIONS = Kind(501, "unavailable_error", "evaluations_not_available")
 EVALUATIONS_FULL = Kind(503, "unavailable_error", "evaluations_full")
 LOADING = Kind(503, "unavailable_error", "loading")
+DRAINING = Kind(503, "unavailable_error", "draining")
 FAILED = Kind(503, "unavailable_error", "engine_failed")
 
 TABLE: dict[type[TillerError], Kind] = {
@@ -155,6 +157,8 @@ def describe(error: TillerError, *, within: str = "", param: str | None = None) 
 
 def reply(error: ApiError) -> JSONResponse:
     """`error` as a response."""
+    full = error.kind is TABLE[EngineUnavailable] and "retry-after" in error.headers
+    visits.refused(error.kind.code, reason="queue_full" if full else error.kind.code)
     return JSONResponse(_document(error), status_code=error.kind.status, headers=error.headers)
 
 
@@ -180,7 +184,7 @@ def _document(error: ApiError) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a reply of the one shape."""
+    """Make every error of `app` a reply of the one shape; what has no handler here is left to `service.visits`."""
 
     async def on_api(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
@@ -188,7 +192,10 @@ def install(app: FastAPI) -> None:
 
     async def on_tiller(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, TillerError)
-        return reply(describe(error))
+        told = describe(error)
+        if told.kind.status == INTERNAL.status:
+            log.error("a request failed for a reason its caller is not told", exc_info=error)
+        return reply(told)
 
     async def on_validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -199,14 +206,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return reply(_routing(request, error))
 
-    async def on_any(request: Request, error: Exception) -> JSONResponse:
-        return reply(internal())
-
     app.add_exception_handler(ApiError, on_api)
     app.add_exception_handler(TillerError, on_tiller)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(Exception, on_any)
 
 
 def _routing(request: Request, error: HTTPException) -> ApiError:
@@ -217,6 +220,13 @@ def _routing(request: Request, error: HTTPException) -> ApiError:
     }
     kind = _ROUTING.get(error.status_code, Kind(error.status_code, "invalid_request_error", "invalid_request"))
     return ApiError(kind, messages.get(error.status_code, str(error.detail)), headers=error.headers)
+
+
+def draining() -> ApiError:
+    """The refusal of new work by a server that is about to end."""
+    return ApiError(
+        DRAINING, "this server is shutting down and takes no new requests; ask again", headers={"retry-after": "2"}
+    )
 
 
 def not_applied() -> ApiError:

@@ -114,6 +114,16 @@ READY = replied(
     }
 )
 
+METRICS: Replies = {
+    200: {
+        "description": "Prometheus' text format, or OpenMetrics when `accept` asks for it.",
+        "content": {
+            "text/plain": {"schema": {"type": "string"}, "example": "tiller_num_requests_running 0.0\n"},
+            "application/openmetrics-text": {"schema": {"type": "string"}},
+        },
+    }
+}
+
 CAPABILITIES = replied(
     {
         "version": "0.1.0",
