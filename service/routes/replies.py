@@ -99,7 +99,7 @@ _CARD = {"id": _MODEL, "object": "model", "created": 0, "owned_by": "tiller"}
 MODELS = replied({"object": "list", "data": [_CARD]})
 MODEL = replied(_CARD)
 
-TOKENIZED = replied({"tokens": [10454, 3902, 253, 655], "count": 4, "max_model_len": 2048})
+TOKENIZED = replied({"tokens": [6403, 1980, 253, 655], "count": 4, "max_model_len": 2048})
 DETOKENIZED = replied({"prompt": "Once upon a time"})
 
 HEALTH = replied({"status": "ok"})
@@ -108,7 +108,7 @@ READY = replied(
         "status": "ready",
         "model": _MODEL,
         "probes": ["language@1", "sentiment@1", "toxicity@1"],
-        "self_test": {"layers": 30, "rows": 8, "violations": 0},
+        "self_test": {"layers": 30, "rows": 60, "violations": 0},
         "waiting": 0,
         "running": 0,
     }
