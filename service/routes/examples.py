@@ -77,6 +77,28 @@ GENERATE: dict[str, Example] = {
     },
 }
 
+POLICY: dict[str, Example] = {
+    "polite": {
+        "summary": "One upper bound, at the probe's own layers",
+        "value": {"about": "Keeps toxicity low", "steering": _STEERING},
+    },
+}
+
+SCORE: dict[str, Example] = {
+    "plain": {
+        "summary": "As the model reads it by itself",
+        "value": {"prompt": "My neighbour told me that", "completion": " the garden was lovely."},
+    },
+    "steered": {
+        "summary": "Under one upper bound: before and after each layer's edit",
+        "value": {
+            "prompt": "My neighbour told me that",
+            "completion": " the garden was lovely.",
+            "steering": _STEERING,
+        },
+    },
+}
+
 COMPLETION: dict[str, Example] = {
     "steered": {
         "summary": "As the openai client sends it with extra_body",
@@ -138,6 +160,23 @@ TOKENIZE: dict[str, Example] = {
     "chat": {
         "summary": "A conversation, up to where the answer begins",
         "value": {"messages": [{"role": "user", "content": "Hello"}]},
+    },
+}
+
+EVALUATION: dict[str, Example] = {
+    "ready": {"summary": "A ready spec, on fewer prompts", "value": {"spec": "quick", "n": 4}},
+    "whole": {
+        "summary": "A whole spec, with its texts inside",
+        "value": {
+            "spec": {
+                "name": "holidays",
+                "probe": "sentiment",
+                "prompts": [{"name": "holidays", "texts": ["The hotel room was", "On the beach we"]}],
+                "decoding": {"max_tokens": 20, "top_p": 0.9, "seed": 0},
+                "arms": ["none", {"controller": "slab", "lower": [0.9, 0.99]}],
+                "scorers": [{"name": "vader", "threshold": 0.525}],
+            }
+        },
     },
 }
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -77,6 +78,27 @@ def serve() -> Serve:
 def run() -> Serve:
     """`run_app`, for tests that bring their own app."""
     return run_app
+
+
+@pytest.fixture(scope="session")
+def ready() -> Callable[[httpx.Client], None]:
+    """`wait_until_ready`, beside `run`."""
+    return wait_until_ready
+
+
+@pytest.fixture(scope="session")
+def folder_app() -> Callable[..., FastAPI]:
+    """An app whose shipped probes are those of a folder, now and at every reload: `(lm, folder, state)`."""
+
+    def make(lm: LanguageModel, folder: Path, state: Path) -> FastAPI:
+        chosen = Settings(state=state, probes=folder)
+
+        def reopen() -> ProbeStore:
+            return ProbeStore.open(folder, lm)
+
+        return create_app(lambda: Loaded(start_engine(lm, chosen), reopen(), reopen), chosen)
+
+    return make
 
 
 @pytest.fixture(scope="session")
