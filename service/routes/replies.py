@@ -39,6 +39,7 @@ def _answered(whole: dict[str, Any], *, kind: str | None, parts: list[dict[str, 
 
 
 _STEERED: dict[str, Any] = {
+    "policy": None,
     "applied": True,
     "probes": {
         "toxicity@1": {
@@ -140,6 +141,9 @@ CAPABILITIES = replied(
         "several_probes_at_one_layer": True,
         "reports": ["summary", "tokens", "none"],
         "streaming": True,
+        "policies": [],
+        "default_policy": None,
+        "allow_opt_out": True,
         "probes": ["language@1", "sentiment@1", "toxicity@1"],
         "limits": {
             "max_constraints": 16,
@@ -153,6 +157,9 @@ CAPABILITIES = replied(
             "chunk_tokens": 128,
             "deadline_seconds": 600.0,
             "max_queue": 256,
+            "max_upload_bytes": 67108864,
+            "max_uploads": 64,
+            "max_policies": 256,
         },
     }
 )
