@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from service import visits
 from service.validation import describe_validation, printable
@@ -214,12 +215,24 @@ def install(app: FastAPI) -> None:
 
 def _routing(request: Request, error: HTTPException) -> ApiError:
     path, method = request.url.path, request.method
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = _methods(request, known=headers.get("Allow", ""))
     messages = {
         404: f"there is no route {path}; GET /openapi.json lists those there are",
-        405: f"{path} does not take {method}; it takes {(error.headers or {}).get('Allow', 'another method')}",
+        405: f"{path} does not take {method}; it takes {headers.get('Allow') or 'another method'}",
     }
     kind = _ROUTING.get(error.status_code, Kind(error.status_code, "invalid_request_error", "invalid_request"))
-    return ApiError(kind, messages.get(error.status_code, str(error.detail)), headers=error.headers)
+    return ApiError(kind, messages.get(error.status_code, str(error.detail)), headers=headers)
+
+
+def _methods(request: Request, *, known: str) -> str:
+    """All methods of a path; Starlette knows those of the first route that has it."""
+    found = {name.strip() for name in known.split(",") if name}
+    for template, operations in request.app.openapi()["paths"].items():
+        if compile_path(template)[0].match(request.url.path):
+            found |= {name.upper() for name in operations}
+    return ", ".join(sorted(found))
 
 
 def draining() -> ApiError:
