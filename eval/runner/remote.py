@@ -131,7 +131,7 @@ class HttpWriter:
             token_ids=list(choice["token_ids"]),
             finish_reason=choice["finish_reason"],
             prompt_tokens=answer["usage"]["prompt_tokens"],
-            steering={name: value for name, value in report.items() if name != "tokens" or value} if report else None,
+            steering=_report(report) if report else None,
         )
 
     def _body(self, row: Row, decoding: Decoding) -> dict[str, Any]:
@@ -200,6 +200,11 @@ class HttpWriter:
             raise RunStopped(f"the server at {self._url} fails ({reply.status_code}): {message}")
         advised = reply.headers.get("retry-after", "")
         return f"answers {reply.status_code} ({message})", float(advised) if advised.isdigit() else None
+
+
+def _report(report: dict[str, Any]) -> dict[str, Any]:
+    """As the library gives it: without what only a server has to say."""
+    return {name: value for name, value in report.items() if name != "policy" and (name != "tokens" or value)}
 
 
 def _key() -> dict[str, str]:
