@@ -43,7 +43,7 @@ class Checker:
     async def check(self, job_id: str, asked: Mapping[str, Any]) -> None:
         """Lay out the job's folder and check it there; the folder is gone again when this raises.
 
-        Raises ApiError: 400 that names the field, 501 where evaluations cannot be run at all, 503 when it is not now.
+        Raises ApiError: 400 that names the field, or says why no evaluation can be run here; 503 when it is not now.
         """
         self._refuse_at_sight(asked)
         if self._line > _LINE:
