@@ -40,6 +40,7 @@ WHOLE: dict[str, Any] = {
         ({"spec": WHOLE | {"data": "/"}}, "spec.data", "for the server to decide"),
         ({"spec": WHOLE | {"about": "\ud800"}}, "spec", "lone surrogate"),
         ({"spec": WHOLE | {"name": "refused"}}, "spec.arms.0.upper", "arms.0.upper is 2; expected at most 1"),
+        ({"spec": WHOLE | {"name": "bound"}}, "spec.arms", "the server refuses (400): upper is 2"),
     ],
 )
 def test_a_bad_request_is_400_with_its_field_and_leaves_nothing(
