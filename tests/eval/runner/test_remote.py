@@ -200,6 +200,7 @@ def test_a_full_server_is_asked_again_when_it_says(make_ready: Callable[..., Pre
     ("status", "headers", "kind", "message"),
     [
         (503, {}, RunStopped, r"answers 503 \(why\), also after 0.3 s"),
+        (429, {}, RunStopped, r"answers 429 \(why\), also after 0.3 s"),
         (503, {"x-should-retry": "false"}, RunStopped, r"fails \(503\): why"),
         (500, {}, RunStopped, r"fails \(500\): why"),
         (400, {}, SpecError, r"refuses \(400\): why"),
