@@ -278,7 +278,7 @@ def test_what_is_no_tiller_server_is_refused() -> None:
 def test_what_is_written_waits_for_live_traffic_and_shows_the_key(
     read: Read, do_run: Run, lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TILLER_API_KEY", "a-key")
+    monkeypatch.setenv("TILLER_API_KEY", "a-key-of-the-server")
     asked: list[httpx.Request] = []
     send = httpx.Client.send
 
@@ -292,7 +292,7 @@ def test_what_is_written_waits_for_live_traffic_and_shows_the_key(
         checked = len(asked)
         do_run(prepared, tmp_path / "out")
         prepared.writer.close()
-    assert {request.headers["authorization"] for request in asked} == {"Bearer a-key"}
+    assert {request.headers["authorization"] for request in asked} == {"Bearer a-key-of-the-server"}
     priorities = [json.loads(request.content)["priority"] for request in asked if request.method == "POST"]
     assert set(priorities[: checked - 2]) == {"live"}
     assert set(priorities[checked - 2 :]) == {"background"}
