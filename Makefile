@@ -3,7 +3,7 @@
 #   make serve          the server on http://127.0.0.1:8000
 #   make check          format, lint, types, imports, fast tests
 #   make test           check, and everything slow
-#   make test-browser  the evaluation report in Chromium, which is installed when missing (Debian's package)
+#   make test-browser  the report and the pages in Chromium, which is installed when missing (Debian's package)
 #   make probes         train the shipped probes again (needs DATA)
 #   make bench-quality  the first table of docs/effect.md again (needs DATA)
 #   make bench-controllers  the second: every controller and its placebo (needs DATA)
@@ -54,7 +54,7 @@ test: $(READY)
 test-browser: $(READY)
 	@command -v chromium chromium-browser google-chrome >/dev/null || $(ROOT) apt-get install --yes --no-install-recommends chromium \
 		|| { echo "no Chromium, and apt-get could not install it; put chromium on the PATH"; exit 1; }
-	$(BIN)/pytest tests/eval/report/test_in_browser.py
+	$(BIN)/pytest tests/eval/report/test_in_browser.py tests/service/jobs/test_reports_page.py
 
 probes: $(READY)
 	$(BIN)/python -m probes.pretrain --data $(DATA)
