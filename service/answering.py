@@ -60,7 +60,7 @@ async def answer(order: Order, http: HttpRequest, resident: Resident) -> list[Ch
 
     When the client leaves, its rows are taken back, those that run between two steps. Raises ApiError or TillerError.
     """
-    rows, futures = await resident.aside(partial(admit, order, resident.get()))
+    rows, futures = await resident.aside(partial(admit, order, resident.get()), rows=order.queued)
     try:
         completions = await unless_disconnected(asyncio.gather(*map(asyncio.wrap_future, futures)), http)
     finally:
@@ -120,7 +120,7 @@ def _check_reported(prompts: Sequence[tuple[int, ...]], order: Order) -> None:
     if order.logprobs is None:
         return
     read = sum(map(len, prompts)) * order.n if order.echo else 0
-    tokens = (read + order.rows * order.sampling.max_tokens) * _copies(order)
+    tokens = (read + order.rows * order.sampling.max_tokens) * order.queued // order.rows
     if tokens * (1 + order.logprobs) > MAX_REPORTED:
         raise ApiError(
             INVALID,
@@ -128,10 +128,6 @@ def _check_reported(prompts: Sequence[tuple[int, ...]], order: Order) -> None:
             "log-probabilities of one answer; ask for fewer beside each, or split the request",
             param="logprobs",
         )
-
-
-def _copies(order: Order) -> int:
-    return 2 if order.steering is not None and order.steering.baseline else 1
 
 
 def _rows(prompts: Sequence[tuple[int, ...]], plan: Plan | None, order: Order) -> list[Request]:
@@ -148,7 +144,7 @@ def _rows(prompts: Sequence[tuple[int, ...]], plan: Plan | None, order: Order) -
         for prompt in prompts
         for i in range(order.n)
     ]
-    twins = [replace(row, plan=None, token_scores=False) for row in rows] if _copies(order) == 2 else []
+    twins = [replace(row, plan=None, token_scores=False) for row in rows] if order.queued > order.rows else []
     return rows + twins
 
 

@@ -41,6 +41,11 @@ class Order:
         """Continuations, unsteered twins not counted."""
         return len(self.prompts) * self.n
 
+    @property
+    def queued(self) -> int:
+        """Rows it takes of the queue: continuations, and their unsteered twins."""
+        return self.rows * (2 if self.steering is not None and self.steering.baseline else 1)
+
 
 def order_of(
     body: GenerationFields,

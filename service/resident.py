@@ -88,6 +88,8 @@ class Resident:
         self.seconds = 0.0
         """How long loading took."""
         self._admission = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tiller-admission")
+        self.coming = 0
+        """Rows on their way to the queue; counted by the event loop alone."""
 
     def start(self) -> None:
         """Begin to load."""
@@ -103,9 +105,18 @@ class Resident:
             raise ApiError(FAILED, "the engine has ended; restart the server or ask another", headers=_NO_RETRY)
         return self._loaded
 
-    async def aside(self, work: Callable[[], Result]) -> Result:
-        """Run `work` where prompts are tokenised and queued: one thread, in order, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._admission, work)
+    async def aside(self, work: Callable[[], Result], *, rows: int = 1) -> Result:
+        """Run `work` where prompts are tokenised and queued: one thread, in order, off the event loop.
+
+        `rows` is what it will queue. Raises EngineUnavailable at once when, with what stands before it, that would be
+        more than may wait: under overload nobody should wait in this line to be turned away at its end.
+        """
+        self.get().engine.check_room(self.coming + rows)
+        self.coming += rows
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._admission, work)
+        finally:
+            self.coming -= rows
 
     def check_alive(self) -> None:
         """Raise ApiError 503 when this process will never answer (again); loading is no such case."""

@@ -73,7 +73,7 @@ async def stream(
     Raises ApiError or TillerError for what goes wrong before there is anything to send.
     """
     feed = Feed()
-    rows, futures = await resident.aside(partial(admit, order, resident.get(), feed.listener))
+    rows, futures = await resident.aside(partial(admit, order, resident.get(), feed.listener), rows=order.queued)
     for row, future in enumerate(futures):
         feed.watch(row, future)
     try:
