@@ -46,8 +46,9 @@ class Waiting:
 
     def check_room(self, rows: int) -> None:
         """Raise EngineUnavailable when so many more would be too many."""
-        if len(self) + rows > self._most:
-XX
+        waiting = len(self)
+        if waiting + rows > self._most:
+            raise EngineUnavailable(f"{waiting} requests are waiting already; try again later", retry_after=1.0)
 
     def push(self, job: Job) -> bool:
         """Queue a job; False after `drain`, when nobody would find it. Raises EngineUnavailable when too many wait."""
