@@ -13,7 +13,8 @@ from service import chunks, logprobs
 from service.answering import Choice, answer, usage
 from service.orders import Order, order_of, prompt_names
 from service.resident import Loaded
-from service.routes.examples import GENERATE, GENERATED
+from service.routes.examples import GENERATE
+from service.routes.replies import GENERATED
 from service.routes.state import TheResident, TheSettings
 from service.schemas import GenerateChoice, GenerateRequest, GenerateResponse, SteeringSummary
 from service.streaming import EventStream, stream
@@ -34,6 +35,7 @@ async def generate(
         body,
         body.prompts,
         names=prompt_names(body.prompt, len(body.prompts)),
+        loaded=loaded,
         settings=settings,
         max_tokens=body.max_tokens,
         default=64,
