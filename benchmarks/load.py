@@ -1,4 +1,4 @@
-"""python benchmarks/load.py: many clients at once, some that leave, some that err, too many, and a server that is stopped.
+"""python benchmarks/load.py: many clients, some that leave, some that err, too many, and a stopped server.
 
 Server and clients are processes of their own and talk over 127.0.0.1. The model is a tiny random one; `--model
 smollm2-135m-instruct` takes a real one. Five minutes of the first stage (`--minutes`, `--quick`: half a minute), then
@@ -12,7 +12,8 @@ mixed     64 clients (`--clients`) ask a fixed set of greedy requests: every rou
 overload  Ten times as many clients as the server has room for (slots and queue); who is refused comes again when
           Retry-After says. Bars: refusals are 503 with Retry-After, 99% within a second; who is accepted is answered.
 term      SIGTERM while 32 clients are served. Bars: whoever had asked before it is answered, in full; exit code 0.
-kill      SIGKILL while policies are being stored. Bars: after a restart everything that was acknowledged is there.
+kill      SIGKILL under the same load, while policies are stored and probes uploaded one after another and evaluations
+          asked for. Bars: after a restart all that was acknowledged is there, and nothing is there in part.
 
 Ends with one line of JSON; exits 1 when a bar is missed.
 """
@@ -32,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from load_keeping import Keeping
 from load_server import Sample, Server, make_tiny, watched
 from rich.progress import Progress
 
@@ -53,6 +55,8 @@ class Plan:
     flags: list[str]
     """That serve the model"""
     folder: Path
+    tiny: Path | None
+    """The tiny model, when it is that"""
     clients: int
     seconds: float
     short: float
@@ -220,7 +224,31 @@ def term(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-STAGES: dict[str, Callable[[Plan], dict[str, Any]]] = {"mixed": mixed, "overload": overload, "term": term}
+def kill(plan: Plan) -> dict[str, Any]:
+    """SIGKILL under load, and a restart."""
+    with Server(plan.flags, folder=plan.folder) as server:
+        clients = ask(plan, server, "kill", clients=TERM_CLIENTS, seconds=plan.short + 2)
+        clients.asking.wait()
+        with Keeping(server, model=plan.tiny) as keeping:
+            time.sleep(plan.short / 2)
+            server.process.kill()
+        server.process.wait()
+        report = clients.report()
+    with Server(plan.flags, folder=plan.folder, port=server.port) as restarted:
+        assert restarted.port == server.port
+        missed = keeping.missing()
+    row = {"stage": "kill", "kept": keeping.counts, "answered": report["counts"].get("answered", 0)}
+    return row | {
+        "bars_missed": missed + [f"no {kind} was kept" for kind, count in keeping.counts.items() if not count]
+    }
+
+
+STAGES: dict[str, Callable[[Plan], dict[str, Any]]] = {
+    "mixed": mixed,
+    "overload": overload,
+    "term": term,
+    "kill": kill,
+}
 
 
 def measured(asked: argparse.Namespace, folder: Path, progress: Progress) -> Iterator[dict[str, Any]]:
@@ -237,6 +265,7 @@ def measured(asked: argparse.Namespace, folder: Path, progress: Progress) -> Ite
     plan = Plan(
         flags=[*flags, "--threads", "1"],
         folder=folder,
+        tiny=folder / "tiny" if tiny else None,
         clients=asked.clients,
         seconds=asked.seconds or (30.0 if asked.quick else 60.0 * asked.minutes),
         short=min(asked.seconds or 60.0, 8.0 if asked.quick else 20.0),
