@@ -15,7 +15,6 @@ from fastapi.middleware.cors import CORSMiddleware
 from service import errors
 from service.body import BodyGuard, Large
 from service.database import Database
-from service.errors import ErrorBody
 from service.holdings import complete
 from service.jobs import Checker, JobQueue, JobTable, Launch
 from service.keeper import Keeper
@@ -80,7 +79,7 @@ def create_app(
         version=__version__,
         description=_ABOUT,
         lifespan=lifespan,
-        responses={"default": {"model": ErrorBody, "description": "A refusal, always of this shape"}},
+        responses=errors.REFUSALS,
         redoc_url=None,
     )
     upload = Large(settings.max_upload_bytes, flag="--max-upload-bytes")
