@@ -23,6 +23,7 @@ from load_asks import Ask, Bad, Unexpected, asks, bad_ones, difference, refusal_
 
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Made once; loading certificates for each client would take longer than the requests."""
+_COME_AGAIN = {"engine_unavailable", "draining"}
 _SHOWN = 20
 """Failures a report describes; it counts all of them."""
 
@@ -110,7 +111,8 @@ class Clients:
             await asyncio.sleep(0.5)
 
     async def _one(self, number: int) -> None:
-        """One client: one request after another."""
+        """One client: one request after another. They come within a second, and not all in one moment."""
+        await asyncio.sleep(number / self._job.clients)
         async with client_of(self._job) as http:
             await self._ask_again(http, random.Random(f"{self._job.seed} {number}"))
 
@@ -170,7 +172,7 @@ class Clients:
 
     def _turned_away(self, status: int, document: Any, reply: httpx.Response, began: float) -> float:
         code, after = refusal_code(status, document), reply.headers.get("retry-after")
-        if status != 503 or code != "engine_unavailable" or after is None:
+        if status != 503 or code not in _COME_AGAIN or after is None:
             raise Unexpected(f"refused with {status} {code}, retry-after {after}")
         self.report.counts["refused"] += 1
         self.report.refused_seconds.append(time.perf_counter() - began)

@@ -19,6 +19,8 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).resolve().parents[1]
+_HOME = {"TILLER_HOME"}
+"""The one setting of its surroundings a server under load follows"""
 START = 600.0
 """Seconds a start may take: a model may have to be fetched."""
 
@@ -57,7 +59,10 @@ class Server:
         self.log = folder / "server.log"
 
     def __enter__(self) -> Server:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+        mine = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+        environment = {
+            name: value for name, value in os.environ.items() if name in _HOME or "TILLER" not in name
+        } | mine
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environment)
         try:

@@ -6,6 +6,7 @@ A test holds them to the keys of the true replies.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from service.errors import TOO_LATE
@@ -29,7 +30,7 @@ def linked(*operations: str, **parameters: str) -> dict[str, Any]:
     for operation in operations:
         method, path = operation.split()
         place = f"#/paths/{path.replace('/', '~1')}/{method}"
-        links[operation] = {"operationRef": place, "parameters": parameters}
+        links[re.sub(r"\W+", "_", operation).strip("_")] = {"operationRef": place, "parameters": parameters}
     return {"links": links}
 
 
