@@ -16,7 +16,7 @@ from service.body import BodyGuard
 from service.database import Database
 from service.errors import ErrorBody
 from service.resident import Loaded, Resident
-from service.routes import generate, openai_api, operations, steering_api
+from service.routes import generate, openai_api, operations, pages, steering_api
 from service.settings import Settings
 from steering.version import __version__
 
@@ -56,6 +56,6 @@ def create_app(
     )
     app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes)
     errors.install(app)
-    for module in (generate, openai_api, steering_api, operations):
+    for module in (generate, openai_api, steering_api, operations, pages):
         app.include_router(module.router)
     return app
