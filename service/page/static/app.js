@@ -4,6 +4,7 @@ import { address, hasKey, Refusal, Unreachable, useKey } from "./api.js";
 import { reads } from "./concept.js";
 import { Connection } from "./connection.js";
 import { byId, h, oncePerFrame } from "./dom.js";
+import { examplesFor } from "./examples.js";
 import { clearFaults, showFault } from "./faults.js";
 import { Findings } from "./findings.js";
 import { Form } from "./form.js";
@@ -12,7 +13,7 @@ import { drawLegend } from "./legend.js";
 import { Pane } from "./pane.js";
 import { ARMS, body, drawSeed, route } from "./request.js";
 import { Run } from "./run.js";
-import { fromFragment, toFragment } from "./setup.js";
+import { EMPTY, fromFragment, toFragment } from "./setup.js";
 import { curl, openai } from "./snippet.js";
 import { Tip } from "./tip.js";
 import { wireTheme } from "./dark.js";
@@ -84,7 +85,7 @@ function begin(setup) {
 
 function draw({ all = false } = {}) {
   if (!run) return;
-  for (const [name, arm] of Object.entries(run.arms)) panes[name].draw(arm, view(), { all });
+  for (const [name, arm] of Object.entries(run.arms)) panes[name].draw(arm, view(), { all, chat: run.setup.mode === "chat" });
   findings.draw(run, offer.probes);
 }
 
@@ -183,6 +184,8 @@ function showConnection(state, words) {
 function offered(found) {
   offer = found;
   form.offered(found);
+  const [first] = examplesFor(found.probes);
+  if (first && form.untouched) form.put({ ...EMPTY, ...first.setup });
   drawCode();
 }
 

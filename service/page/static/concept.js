@@ -11,6 +11,9 @@ const KNOWN = ["probe", "lower", "upper", "layers", "metric"];
 /** What a probe's probability is of, for people: "toxic". */
 export const reads = (probe) => probe?.labels?.["1"] ?? probe?.positive_is ?? probe?.name ?? "concept";
 
+/** What a probe is about, where that says more than its name. */
+export const named = (probe) => (probe && probe.concept !== probe.name ? probe.concept : null);
+
 /** A bound in one line: "P(toxic) ≤ 0.05". */
 export function rule(constraint, probe) {
   const { lower, upper, space } = bounds(constraint, probe);
@@ -39,7 +42,7 @@ export function fresh(probe) {
 /** The card. `changed(constraint)` gets the whole constraint after every change; `removed()` takes it away. */
 export function card(constraint, { probe, index, metrics, changed, removed }) {
   const held = { ...constraint };
-  const title = h("h3", {}, probe ? probe.concept : constraint.probe, " ", h("small", {}, constraint.probe));
+  const title = h("h3", {}, named(probe) ?? constraint.probe, " ", named(probe) && h("small", {}, constraint.probe));
   const told = h("output", { class: "rule" }, rule(held, probe));
   const sliders = h("div", { class: "sliders" });
   const fault = h("p", { class: "fault", id: `concept-${index}-fault`, hidden: true });

@@ -1,6 +1,6 @@
 // Below the texts, for each concept: the verdict, the chart, the sentences, and the numbers as a table.
 
-import { reads, rule } from "./concept.js";
+import { named, reads, rule } from "./concept.js";
 import { h } from "./dom.js";
 import { digits, percent } from "./probability.js";
 import { visible } from "./tip.js";
@@ -45,7 +45,7 @@ export class Findings {
       const part = { constraint, probe, place: h("div", {}), verdict: h("p", { class: "verdict" }), words: h("p", { class: "words" }), table: h("div", { class: "scroll" }) };
       part.details = h("details", { hidden: true, ontoggle: () => part.details.open && part.table.replaceChildren(table(run, constraint, probe)) }, h("summary", {}, "Every token as a table"), part.table);
       part.figure = h("section", { class: "finding", "aria-label": `Findings on ${constraint.probe}` },
-        h("h3", {}, probe?.concept ?? constraint.probe, " ", h("small", {}, rule(constraint, probe))), part.verdict, key(), part.place, part.words, part.details);
+        h("h3", {}, named(probe) ?? constraint.probe, " ", h("small", {}, rule(constraint, probe))), part.verdict, key(), part.place, part.words, part.details);
       return part;
     });
     this.root.replaceChildren(...this.charts.map(({ figure }) => figure));

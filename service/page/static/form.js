@@ -43,6 +43,11 @@ export class Form {
     this.put(this.setup);
   }
 
+  /** Whether nothing has been put in yet. */
+  get untouched() {
+    return JSON.stringify(this.setup) === JSON.stringify(EMPTY);
+  }
+
   /** Show a setup, whatever it was made from. */
   put(raw) {
     this.setup = checked(raw);

@@ -43,24 +43,22 @@ export class Pane {
   }
 
   /** Bring the pane up to date with its arm. `view` is `{constraint, probe, after}`; no constraint, no colours. */
-  draw(arm, view, { all = false } = {}) {
+  draw(arm, view, { all = false, chat = false } = {}) {
     this.arm = arm;
     this.view = view;
     if (arm.tokens.length < this.spans.length) this.clear();
     const from = all ? 0 : Math.max(0, this.spans.length);
     for (const token of arm.tokens.slice(this.spans.length)) {
-      const span = h("span", { class: "token", role: "option", "aria-selected": "false", tabindex: "-1" });
-      span.textContent = token.text === "" ? "end" : token.text;
-      if (token.text === "") span.classList.add("end");
-      span.dataset.index = token.index;
+      const { before, shown, kind, behind } = parts(token.text);
+      const span = h("span", { class: `token ${kind}`, role: "option", "aria-selected": "false", tabindex: "-1", "data-index": token.index }, shown);
       this.spans.push(span);
-      this.list.append(span);
+      this.list.append(before, span, behind);
     }
     arm.tokens.slice(from).forEach((token) => this.#colour(token));
     if (this.spans.length && from === 0) this.spans[this.at].tabIndex = 0;
     if (this.spans.length) this.text.querySelector(".hint").textContent = "";
     this.list.setAttribute("aria-label", `Tokens of the ${arm.name} text; use the arrow keys`);
-    this.#state(arm);
+    this.#state(arm, chat);
   }
 
   /** Mark the token with this index (from the charts), or none. */
@@ -94,7 +92,7 @@ export class Pane {
     span.setAttribute("aria-label", `${name}, ${reads(probe)} ${values}${marks}`);
   }
 
-  #state(arm) {
+  #state(arm, chat) {
     this.root.dataset.state = arm.state;
     this.text.setAttribute("aria-busy", String(arm.state === "streaming" || arm.state === "waiting"));
     this.meta.textContent = arm.state === "waiting" ? "waiting…" : arm.state === "streaming" ? `${arm.count}…` : ended(arm);
@@ -102,7 +100,7 @@ export class Pane {
     if (arm.state === "broken") said.push(h("strong", {}, `Incomplete: ${arm.trouble?.message ?? "the stream broke off"}`));
     if (arm.state === "stopped") said.push("Stopped: the text is as far as it came.");
     for (const warning of arm.steering?.warnings ?? []) said.push(h("span", { class: "warn" }, warning));
-    if (arm.state === "done" && this.next) {
+    if (arm.state === "done" && chat) {
       said.push(h("button", { type: "button", class: "quiet", onclick: () => this.next(arm) }, "Continue from this answer"));
     }
     this.foot.replaceChildren(...said);
@@ -124,6 +122,14 @@ export class Pane {
     this.spans[this.at].setAttribute("aria-selected", "true");
     this.spans[this.at].focus();
   }
+}
+
+/** A token's text with the space around it apart: colours begin and end with the word, also where lines break. */
+function parts(text) {
+  if (text === "") return { before: " ", shown: "end", kind: "end", behind: "" };
+  const [, before, shown, behind] = /^(\s*)(.*?)(\s*)$/s.exec(text);
+  if (shown !== "") return { before, shown, kind: "", behind };
+  return { before: "", shown: text.includes("\n") ? "⏎" : "␣", kind: "blank", behind: text };
 }
 
 /** Whether a probability is outside a bound, by more than the rounding of a float32. */

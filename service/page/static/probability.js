@@ -10,14 +10,14 @@ export const STOPS = [...LOW, 0.5, ...LOW.map((p) => Number((1 - p).toFixed(4)))
 export const EDGES = [0.01, 0.1, 0.3, 0.7, 0.9, 0.99];
 
 /** Ticks of a log-odds axis. */
-export const TICKS = [0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999];
+export const TICKS = [0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999];
 
-const REACH = Math.log(0.9999 / 0.0001);
+const REACH = Math.log(0.99999 / 0.00001);
 
 /** 0 to 6: how strongly a token is coloured. */
 export const level = (p) => EDGES.filter((edge) => p >= edge).length;
 
-/** 0 (certainly not) to 1 (certainly) on a log-odds scale that ends at 0.0001 and 0.9999. */
+/** 0 (certainly not) to 1 (certainly) on a log-odds scale that ends at 0.00001 and 0.99999. */
 export function place(p) {
   const clipped = Math.min(Math.max(p, 1e-12), 1 - 1e-12);
   const logit = Math.log(clipped / (1 - clipped));

@@ -8,7 +8,7 @@ import { digits, percent, place, TICKS } from "./probability.js";
 const LEFT = 40;
 const RIGHT = 8;
 const TOP = 8;
-const HIGH = 150;
+const HIGH = 168;
 const GAP = 22;
 const DOSES = 40;
 
@@ -33,7 +33,7 @@ export function trace({ steered, unsteered }, constraint, probe, { width, over }
   root.append(
     ...shade(constraint, probe, { y, width }),
     ...TICKS.map((tick) => s("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(tick), y2: y(tick) })),
-    ...TICKS.filter((tick) => [0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999].includes(tick)).map((tick) =>
+    ...TICKS.map((tick) =>
       s("text", { class: "tick", x: LEFT - 6, y: y(tick) + 3.5, "text-anchor": "end" }, String(tick)),
     ),
     s("polyline", { class: "twin", points: twin.map(({ index, p }) => `${x(index)},${y(p)}`).join(" ") }),
@@ -43,7 +43,7 @@ export function trace({ steered, unsteered }, constraint, probe, { width, over }
     ...before.map(({ index, p }) => s("circle", { class: "before", cx: x(index), cy: y(p), r: size })),
     ...then.map(({ index, p }) => s("circle", { class: "after", cx: x(index), cy: y(p), r: size * 0.85 })),
     ...doses(steered, id, { x, step, top: TOP + HIGH + GAP, width }),
-    s("rect", { class: "cursor", x: -10, y: TOP, width: Math.max(2, step), height: height - TOP - 16 }),
+    s("rect", { class: "cursor", visibility: "hidden", x: 0, y: TOP, width: Math.max(2, step), height: height - TOP - 16 }),
   );
   root.addEventListener("pointermove", (event) => {
     const at = (event.clientX - root.getBoundingClientRect().left) * (width / root.getBoundingClientRect().width);
@@ -51,7 +51,11 @@ export function trace({ steered, unsteered }, constraint, probe, { width, over }
     over(index >= 0 && index < count ? index : null);
   });
   root.addEventListener("pointerleave", () => over(null));
-  root.point = (index) => root.querySelector(".cursor").setAttribute("x", index === null ? -10 : LEFT + step * index);
+  root.point = (index) => {
+    const cursor = root.querySelector(".cursor");
+    cursor.setAttribute("visibility", index === null ? "hidden" : "visible");
+    cursor.setAttribute("x", LEFT + step * (index ?? 0));
+  };
   return root;
 }
 
@@ -90,7 +94,7 @@ function doses(arm, id, { x, step, top, width }) {
     s("text", { class: "tick", x: LEFT - 6, y: top + 8, "text-anchor": "end" }, most > 1e-9 ? percent(most) : ""),
     s("text", { class: "tick", x: LEFT - 6, y: base, "text-anchor": "end" }, "dose"),
     s("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: base + 0.5, y2: base + 0.5 }),
-    s("text", { class: "tick", x: LEFT, y: base + 15 }, "first new token"),
+    s("text", { class: "tick", x: LEFT, y: base + 15 }, "new tokens, from the first"),
     ...bars,
     ...marks,
   ];

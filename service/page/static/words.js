@@ -48,12 +48,12 @@ export function ending(run, probes) {
   return [...parts, ...verdicts.filter(Boolean)].join("\n");
 }
 
-/** How one arm ended: "28 tokens, at its limit". */
+/** How one arm ended: "28 tokens, limit reached". */
 export function ended(arm) {
   const tokens = many(arm.count, "token");
   if (arm.state === "stopped") return `${tokens}, stopped by you`;
   if (arm.state === "broken") return `${tokens}, incomplete`;
-  return arm.finish === "stop" ? `${tokens}, ended by itself` : arm.finish ? `${tokens}, at the limit set` : tokens;
+  return arm.finish === "stop" ? `${tokens}, ended by itself` : arm.finish ? `${tokens}, limit reached` : tokens;
 }
 
 export const many = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
