@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request as HttpRequest
 
@@ -25,6 +25,8 @@ from steering.requests import Completion, Request, encode
 
 MAX_REPORTED = 1 << 18
 """Log-probabilities one answer may hold, rivals included: some 10 MB as JSON."""
+
+Result = TypeVar("Result")
 
 log = logging.getLogger("uvicorn.error")
 
@@ -49,7 +51,7 @@ async def answer(order: Order, http: HttpRequest, resident: Resident) -> list[Ch
     When the client leaves, its rows are taken back, those that run between two steps. Raises ApiError or TillerError.
     """
     rows, futures = await resident.aside(partial(_admit, order, resident.get()))
-    completions = await _unless_disconnected(futures, http)
+    completions = await unless_disconnected(futures, http)
     return [
         _choice(index, row, completion, order)
         for index, (row, completion) in enumerate(zip(rows, completions, strict=True))
@@ -66,7 +68,7 @@ def usage(choices: Sequence[Choice], order: Order) -> Usage:
 def _admit(order: Order, loaded: Loaded) -> tuple[list[Request], list[Future[Completion]]]:
     """Check everything, then queue all rows or none. Runs in the admission thread."""
     steering = order.steering
-    plan = None if steering is None else steering.to_plan(loaded.probes, lm=loaded.engine.lm, seed=order.sampling.seed)
+    plan = None if steering is None else steering.to_plan(order.probes, lm=loaded.engine.lm, seed=order.sampling.seed)
     for warning in () if plan is None else plan.warnings:
         log.warning(warning)
     prompts = [_encoded(order, index, loaded) for index in range(len(order.prompts))]
@@ -133,7 +135,9 @@ def _rows(prompts: Sequence[tuple[int, ...]], plan: Plan | None, order: Order) -
     return rows + twins
 
 
-async def _unless_disconnected(futures: Sequence[Future[Completion]], http: HttpRequest) -> list[Completion]:
+async def unless_disconnected(futures: Sequence[Future[Result]], http: HttpRequest) -> list[Result]:
+    """The results of all; when the client leaves first, the futures are cancelled and ApiError 499 is raised."""
+
     async def gone() -> None:
         while (await http.receive())["type"] != "http.disconnect":
             pass
@@ -159,7 +163,7 @@ def _choice(index: int, row: Request, completion: Completion, order: Order) -> C
     if order.score_only:
         completion = _scored(completion)
     quiet = order.steering is None or order.steering.report == "none"
-    report = None if quiet or completion.steering is None else completion.steering.to_json()
+    report = None if quiet or completion.steering is None else {"policy": order.policy, **completion.steering.to_json()}
     assert not isinstance(row.prompt, str), "rows are queued as token ids"
     asked = order.prompts[index % order.rows // order.n]
     return Choice(index, row.sampling.seed, asked, row.prompt, completion, baseline, report)
@@ -197,6 +201,6 @@ def _demand_applied(plan: Plan | None, completion: Completion) -> None:
         raise not_applied()
 
 
-def _take_back(futures: Sequence[Future[Completion]]) -> None:
+def _take_back(futures: Sequence[Future[Result]]) -> None:
     for future in futures:
         future.cancel()

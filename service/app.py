@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import errors
-from service.body import BodyGuard
+from service.body import BodyGuard, Large
 from service.database import Database
 from service.errors import ErrorBody
+from service.keeper import Keeper, complete
 from service.resident import Loaded, Resident
-from service.routes import generate, openai_api, operations, pages, steering_api
+from service.routes import generate, openai_api, operations, pages, policies, probes, steering_api
 from service.settings import Settings
 from steering.version import __version__
 
@@ -38,8 +39,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.settings = settings
-        app.state.database = await asyncio.to_thread(Database, settings.state_folder())
-        app.state.resident = resident = Resident(load, announce=announce)
+        app.state.database = database = await asyncio.to_thread(Database, settings.state_folder())
+        app.state.resident = resident = Resident(lambda: complete(load(), settings, database), announce=announce)
+        app.state.keeper = Keeper(resident, settings, database)
         resident.start()
         try:
             yield
@@ -54,8 +56,9 @@ def create_app(
         responses={"default": {"model": ErrorBody, "description": "A refusal, always of this shape"}},
         redoc_url=None,
     )
-    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes)
+    upload = Large(settings.max_upload_bytes, flag="--max-upload-bytes")
+    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, large={("POST", probes.UPLOADS): upload})
     errors.install(app)
-    for module in (generate, openai_api, steering_api, operations, pages):
+    for module in (generate, openai_api, steering_api, probes, policies, operations, pages):
         app.include_router(module.router)
     return app

@@ -85,6 +85,14 @@ def serve(
     max_prompts: Annotated[int | None, typer.Option(help="Continuations per request. [default: 32]")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Largest max_tokens. [default: 1024]")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Largest request body. [default: 1048576]")] = None,
+    max_upload_bytes: Annotated[int | None, typer.Option(help="Largest uploaded probe. [default: 67108864]")] = None,
+    max_uploads: Annotated[int | None, typer.Option(help="Uploaded probes kept at a time. [default: 64]")] = None,
+    default_policy: Annotated[
+        str | None, typer.Option(help="Policy of requests without steering. [default: none, they are unsteered]")
+    ] = None,
+    allow_opt_out: Annotated[
+        bool | None, typer.Option("--opt-out/--no-opt-out", help="Whether requests may leave the default policy.")
+    ] = None,
     drain_seconds: Annotated[int | None, typer.Option(help="Time to finish after SIGTERM. [default: 60]")] = None,
     log_level: Annotated[str | None, typer.Option(help="critical, error, warning, info or debug.")] = None,
 ) -> None:

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.errors import INVALID, ApiError
+from service.policies import chosen
+from service.resident import Loaded
 from service.schemas import GenerationFields
 from service.settings import Settings
 from service.steering_field import SteeringField
 from steering.engine import Priority
 from steering.sampling import Sampling
+from steering.store import ProbeStore
 
 Prompt = str | tuple[int, ...]
 
@@ -25,6 +28,10 @@ class Order:
     """What the caller called each prompt, for errors."""
     sampling: Sampling
     steering: SteeringField | None
+    policy: str | None
+    """The policy `steering` comes from, if it does"""
+    probes: ProbeStore
+    """Those there were when it was understood: what is changed meanwhile does not touch it"""
     n: int
     priority: Priority
     seconds: float
@@ -47,6 +54,7 @@ def order_of(
     prompts: Sequence[Prompt],
     *,
     names: Sequence[str],
+    loaded: Loaded,
     settings: Settings,
     max_tokens: int | None,
     default: int,
@@ -56,15 +64,18 @@ def order_of(
 ) -> Order:
     """The order of a request; its seed is drawn if it gave none. `max_tokens` was called `param`, `default` if None.
 
-    0 of them only score the prompts. Raises ApiError over one of the server's limits.
+    0 of them only score the prompts. Raises ApiError over one of the server's limits, and what `chosen` raises.
     """
     _check_limits(body, rows=len(prompts) * body.n, max_tokens=max_tokens, param=param, settings=settings)
+    steering, policy = chosen(body.steering, loaded.policies, settings)
     new = min(default, settings.max_new_tokens) if max_tokens is None else max_tokens
     return Order(
         prompts=prompts,
         names=names,
         sampling=_sampling(body, max_tokens=max(new, 1)),
-        steering=body.steering,
+        steering=steering,
+        policy=policy,
+        probes=loaded.probes,
         n=body.n,
         priority=body.priority,
         seconds=settings.deadline_seconds if body.timeout is None else body.timeout,

@@ -124,6 +124,8 @@ class ProbeSummary(BaseModel):
 class SteeringSummary(BaseModel):
     """What steering did to a choice."""
 
+    policy: str | None = None
+    """The policy that was applied, where one was asked for or is the server's default."""
     applied: bool
     probes: dict[str, ProbeSummary]
     layers: list[int]

@@ -8,6 +8,7 @@ A model or probe that must not be used ends the process with its reason, exit 2.
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import socket
 import threading
@@ -21,10 +22,14 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.database import Database
+from service.errors import LOADING, ApiError
+from service.keeper import Keeper
 from service.resident import Resident, load
 from service.settings import Settings
 from steering.errors import InvalidRequest, TillerError
 from steering.version import __version__
+
+log = logging.getLogger("uvicorn.error")
 
 _REFUSAL_SECONDS = 10
 """Time for the refusals to be written after the drain, before connections are cut."""
@@ -61,7 +66,7 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
         timeout_graceful_shutdown=settings.drain_seconds + _REFUSAL_SECONDS,
     )
     servers.append(_Draining(config, app, seconds=settings.drain_seconds))
-    with _term_is_success():
+    with _term_is_success(), _hangup_reloads(app):
         servers[0].run(sockets=[listening])
     if failures:
         if isinstance(failures[0], TillerError):
@@ -122,6 +127,33 @@ def _listen(settings: Settings) -> socket.socket:
 def _url(settings: Settings, *, port: int) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{port}"
+
+
+@contextmanager
+def _hangup_reloads(app: FastAPI) -> Iterator[None]:
+    """SIGHUP has probes and policies read again, aside; what comes of it is in the log."""
+
+    def reload() -> None:
+        keeper: Keeper | None = getattr(app.state, "keeper", None)
+        try:
+            if keeper is None:
+                raise ApiError(LOADING, "the server is starting; try again soon")
+            done = keeper.reload()
+        except ApiError as error:
+            log.error("SIGHUP: %s", error.message)
+        else:
+            added, removed = (", ".join(ids) or "none" for ids in (done.added, done.removed))
+            log.warning("SIGHUP: probes and policies were read again; added: %s; removed: %s", added, removed)
+
+    hangup = getattr(signal, "SIGHUP", None)  # not on every system
+    if hangup is None:
+        yield
+        return
+    before = signal.signal(hangup, lambda *_: threading.Thread(target=reload, daemon=True).start())
+    try:
+        yield
+    finally:
+        signal.signal(hangup, before)
 
 
 @contextmanager

@@ -69,6 +69,14 @@ class Settings(BaseSettings):
     """The largest `max_tokens` a request may ask for."""
     max_body_bytes: Positive = 1 << 20
     """Larger request bodies are refused with 413, whatever their headers say."""
+    max_upload_bytes: Positive = 64 << 20
+    """The largest probe that may be uploaded, in bytes."""
+    max_uploads: Annotated[int, Field(ge=0)] = 64
+    """Uploaded probes kept at a time; 0 takes none. Together they hold `max_uploads` x `max_upload_bytes` at most."""
+    default_policy: str | None = None
+    """The policy of requests that have no `steering`. Unset: they are answered unsteered."""
+    allow_opt_out: bool = True
+    """Whether requests may give another `steering` than the default policy, mode `off` included."""
     drain_seconds: Positive = 60
     """After SIGTERM, how long accepted requests may take to finish."""
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
@@ -80,6 +88,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"max_queue {self.max_queue} cannot hold one request of max_prompts {self.max_prompts} with its "
                 "baseline twins; raise max_queue to at least twice max_prompts"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_opt_out_of(self) -> Settings:
+        if not self.allow_opt_out and self.default_policy is None:
+            raise ValueError(
+                "no-opt-out holds requests to the default policy, and there is none; give --default-policy"
             )
         return self
 

@@ -66,6 +66,33 @@ GENERATE: dict[str, Example] = {
     },
 }
 
+GENERATE["policy"] = {
+    "summary": "By a policy that was put before",
+    "value": {"prompt": "My neighbour told me that", "max_tokens": 20, "seed": 1, "steering": "polite"},
+}
+
+POLICY: dict[str, Example] = {
+    "polite": {
+        "summary": "One upper bound, at the probe's own layers",
+        "value": {"about": "Keeps toxicity low", "steering": _STEERING},
+    },
+}
+
+SCORE: dict[str, Example] = {
+    "plain": {
+        "summary": "As the model reads it by itself",
+        "value": {"prompt": "My neighbour told me that", "completion": " the garden was lovely."},
+    },
+    "steered": {
+        "summary": "Under one upper bound: before and after each layer's edit",
+        "value": {
+            "prompt": "My neighbour told me that",
+            "completion": " the garden was lovely.",
+            "steering": _STEERING,
+        },
+    },
+}
+
 COMPLETION: dict[str, Example] = {
     "steered": {
         "summary": "As the openai client sends it with extra_body",

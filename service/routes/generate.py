@@ -32,6 +32,7 @@ async def generate(
         body,
         body.prompts,
         names=prompt_names(body.prompt, len(body.prompts)),
+        loaded=loaded,
         settings=settings,
         max_tokens=body.max_tokens,
         default=64,

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.database import Database
+from service.keeper import Keeper
 from service.resident import Loaded, Resident
 from service.settings import Settings
 
@@ -26,6 +27,11 @@ async def _database(request: Request) -> Database:
     return database
 
 
+async def _keeper(request: Request) -> Keeper:
+    keeper: Keeper = request.app.state.keeper
+    return keeper
+
+
 async def _loaded(request: Request) -> Loaded:
     return (await _resident(request)).get()
 
@@ -38,6 +44,9 @@ TheSettings = Annotated[Settings, Depends(_settings)]
 
 TheDatabase = Annotated[Database, Depends(_database)]
 """What is kept over restarts; its work blocks, so do it in a thread."""
+
+TheKeeper = Annotated[Keeper, Depends(_keeper)]
+"""Who changes probes and policies; its work blocks, so do it in a thread."""
 
 TheLoaded = Annotated[Loaded, Depends(_loaded)]
 """Engine and probes; the route answers 503 while there are none."""

@@ -74,7 +74,6 @@ FIELDS = [
 ]
 
 STEERING = [
-    ("safe-default", "unsupported", "steering", "named policies come with a later release"),
     (3, "invalid_request", "steering", "an object"),
     ({}, "invalid_request", "steering.constraints", "missing"),
     ({"constraints": []}, "invalid_request", "steering.constraints", "at least 1"),

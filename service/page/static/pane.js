@@ -99,6 +99,7 @@ export class Pane {
     const said = [];
     if (arm.state === "broken") said.push(h("strong", {}, `Incomplete: ${arm.trouble?.message ?? "the stream broke off"}`));
     if (arm.state === "stopped") said.push("Stopped: the text is as far as it came.");
+    if (arm.steering?.policy) said.push(`The server held this text by its policy ${arm.steering.policy}.`);
     for (const warning of arm.steering?.warnings ?? []) said.push(h("span", { class: "warn" }, warning));
     if (arm.state === "done" && chat) {
       said.push(h("button", { type: "button", class: "quiet", onclick: () => this.next(arm) }, "Continue from this answer"));
