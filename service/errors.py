@@ -6,8 +6,10 @@ knows: routes, bodies, validation. A 5xx that is our own fault says nothing of p
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -29,6 +31,8 @@ from steering.errors import (
     UnknownProbe,
     UnsupportedSteering,
 )
+
+log = logging.getLogger("uvicorn.error")
 
 
 @dataclass(frozen=True)
@@ -134,14 +138,29 @@ def describe(error: TillerError, *, within: str = "", param: str | None = None) 
 
 
 def reply(error: ApiError) -> JSONResponse:
-    """`error` as a response. Lone surrogates a caller may have sent are escaped, for they have no UTF-8."""
+    """`error` as a response."""
+    return JSONResponse(_document(error), status_code=error.kind.status, headers=error.headers)
+
+
+def document_of(error: Exception) -> dict[str, Any]:
+    """Any error as the body of a refusal, for where a status has been sent. What nobody raised on purpose is logged."""
+    if isinstance(error, ApiError):
+        return _document(error)
+    if isinstance(error, TillerError):
+        return _document(describe(error))
+    log.error("a stream ended in an error of the server's own", exc_info=error)
+    return _document(_internal())
+
+
+def _document(error: ApiError) -> dict[str, Any]:
+    """Lone surrogates a caller may have sent are escaped, for they have no UTF-8."""
     detail = ErrorDetail(
         message=printable(error.message),
         type=error.kind.type,
         param=None if error.param is None else printable(error.param),
         code=error.kind.code,
     )
-    return JSONResponse(ErrorBody(error=detail).model_dump(), status_code=error.kind.status, headers=error.headers)
+    return ErrorBody(error=detail).model_dump()
 
 
 def install(app: FastAPI) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from fastapi.openapi.models import Example
 
 _STEERING = {"constraints": [{"probe": "toxicity", "upper": 0.1}]}
@@ -136,3 +139,37 @@ CHAT: dict[str, Example] = {
         },
     },
 }
+
+_CHUNK: dict[str, Any] = {"seed": 1, "baseline": False, "steering": None, "logprobs": None}
+_LAST: dict[str, Any] = {"token_ids": [], "finish_reason": "length"}
+
+
+def _answered(*chunks: dict[str, Any], frame: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """A 200 that is a stream when one was asked for."""
+    events = [json.dumps(frame | {"choices": [{"index": 0} | chunk]}) for chunk in chunks]
+    shown = "".join(f"data: {event}\n\n" for event in (*events, "[DONE]"))
+    return {
+        200: {
+            "description": "The whole answer; with `stream: true` server-sent events, one for each token of each "
+            "choice, then one with its `finish_reason` and report, at last `data: [DONE]`. An error after the start is "
+            'one event `{"error": {...}}` before `[DONE]`.',
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": shown}},
+        }
+    }
+
+
+GENERATED = _answered(
+    {"text": " lovely", "token_ids": [12], "finish_reason": None} | _CHUNK,
+    {"text": ""} | _CHUNK | _LAST,
+    frame={"id": "gen-1", "model": "smollm2-135m-instruct"},
+)
+COMPLETED = _answered(
+    {"text": " lovely", "token_ids": [12], "finish_reason": None} | _CHUNK,
+    {"text": ""} | _CHUNK | _LAST,
+    frame={"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "smollm2-135m-instruct"},
+)
+CHATTED = _answered(
+    {"delta": {"role": "assistant", "content": "Rain"}, "token_ids": [12], "finish_reason": None} | _CHUNK,
+    {"delta": {"content": ""}} | _CHUNK | _LAST,
+    frame={"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "smollm2-135m-instruct"},
+)

@@ -1,4 +1,4 @@
-"""The OpenAI surface: models, completions and chat completions, checked with the real client. Not yet streamed."""
+"""The OpenAI surface: models, completions and chat completions, checked with the real client."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse
 
-from service import logprobs
+from service import chunks, logprobs
 from service.answering import Choice, answer, usage
 from service.chat import chat_prompt
 from service.errors import MODEL_NOT_FOUND, ApiError
 from service.openai_schemas import ChatRequest, CompletionRequest
-from service.orders import Order, Prompt, order_of, prompt_names
+from service.orders import Order, order_of, prompt_names
 from service.resident import Loaded
-from service.routes.examples import CHAT, COMPLETION
+from service.routes.examples import CHAT, CHATTED, COMPLETED, COMPLETION
 from service.routes.state import TheLoaded, TheResident, TheSettings
+from service.streaming import EventStream, stream
 from service.validation import shown
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -39,13 +40,13 @@ async def model(model_id: str, loaded: TheLoaded) -> dict[str, Any]:
     return _model(loaded)
 
 
-@router.post("/completions", response_model=dict[str, Any])
+@router.post("/completions", response_model=dict[str, Any], responses=COMPLETED)
 async def completions(
     body: Annotated[CompletionRequest, Body(openapi_examples=COMPLETION)],
     http: Request,
     resident: TheResident,
     settings: TheSettings,
-) -> JSONResponse:
+) -> JSONResponse | EventStream:
     """Continue a prompt, or several; choices carry `seed` and `steering` besides the usual fields.
 
     With `echo` the text begins with the prompt; `max_tokens: 0` then only scores it, and draws nothing.
@@ -63,25 +64,29 @@ async def completions(
         logprobs=body.logprobs,
         echo=bool(body.echo),
     )
+    frame = _frame("cmpl", "text_completion", loaded)
+    if body.stream:
+        streamed = chunks.Completions(loaded.tokens, echo=order.echo)
+        return await stream(order, http, resident, frame=frame, shape=streamed, with_usage=body.with_usage)
     choices = await answer(order, http, resident)
 
     def shape(choice: Choice) -> dict[str, Any]:
-        prompt = _shown_prompt(choice.prompt, loaded) if order.echo else None
+        prompt = loaded.tokens.shown(choice.prompt) if order.echo else None
         return {
             "text": (prompt or "") + choice.completion.text,
             "logprobs": logprobs.completion(choice, loaded.tokens, prompt=prompt),
         }
 
-    return await asyncio.to_thread(_reply, "cmpl", "text_completion", loaded, order, choices, shape)
+    return await asyncio.to_thread(_reply, frame, order, choices, shape)
 
 
-@router.post("/chat/completions", response_model=dict[str, Any])
+@router.post("/chat/completions", response_model=dict[str, Any], responses=CHATTED)
 async def chat_completions(
     body: Annotated[ChatRequest, Body(openapi_examples=CHAT)],
     http: Request,
     resident: TheResident,
     settings: TheSettings,
-) -> JSONResponse:
+) -> JSONResponse | EventStream:
     """Answer the last message of a conversation through the model's chat template."""
     loaded = resident.get()
     _check_model(body.model, loaded)
@@ -98,6 +103,11 @@ async def chat_completions(
         default=128,
         logprobs=body.alternatives,
     )
+    if body.stream:
+        frame = _frame("chatcmpl", "chat.completion.chunk", loaded)
+        streamed = partial(chunks.chat, tokens=loaded.tokens)
+        return await stream(order, http, resident, frame=frame, shape=streamed, with_usage=body.with_usage)
+    frame = _frame("chatcmpl", "chat.completion", loaded)
     choices = await answer(order, http, resident)
 
     def shape(choice: Choice) -> dict[str, Any]:
@@ -106,22 +116,23 @@ async def chat_completions(
             "logprobs": logprobs.chat(choice, loaded.tokens),
         }
 
-    return await asyncio.to_thread(_reply, "chatcmpl", "chat.completion", loaded, order, choices, shape)
+    return await asyncio.to_thread(_reply, frame, order, choices, shape)
 
 
-def _reply(
-    prefix: str,
-    kind: str,
-    loaded: Loaded,
-    order: Order,
-    choices: list[Choice],
-    shape: Callable[[Choice], dict[str, Any]],
-) -> JSONResponse:
-    document = {
+def _frame(prefix: str, kind: str, loaded: Loaded) -> dict[str, Any]:
+    """What stands around the choices."""
+    return {
         "id": f"{prefix}-{uuid.uuid4().hex}",
         "object": kind,
         "created": int(time.time()),
         "model": loaded.engine.lm.name,
+    }
+
+
+def _reply(
+    frame: dict[str, Any], order: Order, choices: list[Choice], shape: Callable[[Choice], dict[str, Any]]
+) -> JSONResponse:
+    document = frame | {
         "choices": [
             {
                 "index": choice.index,
@@ -136,13 +147,6 @@ def _reply(
         "usage": usage(choices, order).model_dump(),
     }
     return JSONResponse(document)
-
-
-def _shown_prompt(prompt: Prompt, loaded: Loaded) -> str:
-    """A prompt as `echo` shows it: as it was sent, token ids as their text, special ones included."""
-    if isinstance(prompt, str):
-        return prompt
-    return str(loaded.engine.lm.tokenizer.decode(list(prompt), clean_up_tokenization_spaces=False))
 
 
 def _model(loaded: Loaded) -> dict[str, Any]:

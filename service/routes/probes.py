@@ -118,7 +118,10 @@ async def score(
     found = _get(probe_id, loaded)
     reading = await resident.aside(partial(Reading, body, found, loaded, settings))
     answer = loaded.engine.beside(reading.work, seconds=settings.deadline_seconds)
-    (scores,) = await unless_disconnected([answer], http)
+    try:
+        scores = await unless_disconnected(asyncio.wrap_future(answer), http)
+    finally:
+        answer.cancel()
     return await asyncio.to_thread(reading.reply, scores)
 
 

@@ -47,7 +47,7 @@ async def capabilities(loaded: TheLoaded, settings: TheSettings) -> dict[str, An
         "combine": ["joint"],
         "several_probes_at_one_layer": True,
         "reports": ["summary", "tokens", "none"],
-        "streaming": False,
+        "streaming": True,
         "probes": [probe.id for probe in loaded.probes],
         "policies": list(loaded.policies),
         "default_policy": settings.default_policy,
