@@ -81,6 +81,7 @@ function begin(setup) {
   panes.steered.clear({ prompt: run.arms.steered ? prompt : "", hint: run.arms.steered ? "" : nothing });
   drawView();
   drawCode();
+  if (byId("results").getBoundingClientRect().top > 0.8 * window.innerHeight) byId("results").scrollIntoView();
 }
 
 function draw({ all = false } = {}) {

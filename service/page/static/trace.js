@@ -5,7 +5,7 @@ import { bounds, reads, rule } from "./concept.js";
 import { h, s } from "./dom.js";
 import { digits, percent, place, TICKS } from "./probability.js";
 
-const LEFT = 40;
+const LEFT = 48;
 const RIGHT = 8;
 const TOP = 8;
 const HIGH = 168;
