@@ -14,9 +14,7 @@ from service.page.files import StaticFile, static_files
 
 router = APIRouter(include_in_schema=False)
 
-POLICY = (
-    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
-)
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
 _HEADERS = {
     "cache-control": "no-cache",  # kept, and asked for again: an update is seen at once
     "content-security-policy": POLICY,

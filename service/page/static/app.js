@@ -229,7 +229,7 @@ for (const radio of document.querySelectorAll("[name=stage]")) radio.addEventLis
 for (const radio of document.querySelectorAll("[name=language]")) radio.addEventListener("change", drawCode);
 window.addEventListener("hashchange", fromLink);
 window.addEventListener("resize", resized);
-window.addEventListener("scroll", () => tip.close(), { passive: true });
+window.addEventListener("scroll", oncePerFrame(() => tip.follow()), { passive: true });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();

@@ -33,6 +33,14 @@ export class Tip {
     if (view.constraint && !run.live) this.#layers(layers, { anchor, run, arm, token, view });
   }
 
+  /** Stay beside the token while the page moves; go when it has left the screen. */
+  follow() {
+    if (!this.isOpen) return;
+    const { top, bottom } = this.owner.getBoundingClientRect();
+    if (bottom < 0 || top > window.innerHeight) this.close();
+    else this.#beside(this.owner);
+  }
+
   close() {
     this.owner?.removeAttribute("aria-describedby");
     this.owner = null;
