@@ -122,7 +122,8 @@ def token_scores(constraints: Sequence[Constraint], offsets: Tensor, record: Ten
                 probe, values = constraint.probe, lowest if constraint.lower_only else highest
                 calibrated = probe.manifest.calibrated
                 score["probes"][probe.id] = values[column, slot].tolist() if calibrated else [None, None]
-                score["doses"][probe.id] = max(0.0, float(record[column, slot, field.MAX_DOSE]))
+                edited = record[column, slot, field.EDITED] > 0  # else the dose is of the others it meets at a layer
+                score["doses"][probe.id] = float(record[column, slot, field.MAX_DOSE]) if edited else 0.0
                 if record[column, slot, field.VIOLATIONS] > 0:
                     score["violated"].append(probe.id)
         scores.append(score)

@@ -21,9 +21,13 @@ import { ending } from "./words.js";
 
 const HINTS = { unsteered: "What the model writes by itself.", steered: "What it writes with its hidden states held." };
 
+/** Milliseconds between two drawings of the charts while texts grow. */
+const CALM = 100;
+
 let offer = { model: null, probes: [], policies: [], metrics: [] };
 let run = null;
 let colour = 0; // which of the run's concepts
+let drawn = 0; // when the charts were drawn last
 
 const form = new Form({ changed: drawCode });
 const tip = new Tip(byId("tip"));
@@ -46,7 +50,7 @@ const panes = Object.fromEntries(
 );
 const connection = new Connection({ show: showConnection, offered, askKey });
 const redraw = oncePerFrame(() => draw());
-const resized = oncePerFrame(() => run && findings.draw(run, offer.probes));
+const resized = oncePerFrame(() => draw({ all: true }));
 
 async function start() {
   clearFaults();
@@ -63,7 +67,12 @@ async function start() {
   try {
     await mine.go();
   } catch (error) {
-    if (run === mine) refuse(error);
+    if (run !== mine) return;
+    refuse(error);
+    if (error.name !== "AbortError") {
+      notRun();
+      return;
+    }
   }
   if (run !== mine) return;
   busy(false);
@@ -84,10 +93,23 @@ function begin(setup) {
   if (byId("results").getBoundingClientRect().top > 0.8 * window.innerHeight) byId("results").scrollIntoView();
 }
 
+/** After a run that never began: no text, no chart, and no verdict on what did not happen. */
+function notRun() {
+  run.refused = true;
+  busy(false);
+  findings.clear();
+  byId("view").hidden = true;
+  byId("said").textContent = "Not run.";
+  for (const pane of Object.values(panes)) pane.clear({ hint: "Not run." });
+}
+
 function draw({ all = false } = {}) {
-  if (!run) return;
+  if (!run || run.refused) return;
   for (const [name, arm] of Object.entries(run.arms)) panes[name].draw(arm, view(), { all, chat: run.setup.mode === "chat" });
-  findings.draw(run, offer.probes);
+  if (all || performance.now() - drawn > CALM) {
+    findings.draw(run, offer.probes);
+    drawn = performance.now();
+  }
 }
 
 function refuse(error) {

@@ -37,7 +37,6 @@ export class Form {
     byId("preset").replaceChildren(h("option", { value: "" }, "none"), ...names.map((name) => h("option", { value: name }, name)));
     byId("preset-part").hidden = names.length === 0;
     const examples = examplesFor(offer.probes);
-    byId("examples").hidden = examples.length === 0;
     byId("examples").replaceChildren(byId("examples-label"), ...examples.map(({ title, setup, note }) =>
       h("button", { type: "button", title: note, onclick: () => { this.put({ ...EMPTY, ...setup }); this.changed(); } }, title)));
     this.put(this.setup);
@@ -78,6 +77,7 @@ export class Form {
   #modes() {
     byId("prompt-part").hidden = this.setup.mode !== "prompt";
     byId("chat-part").hidden = this.setup.mode !== "chat";
+    byId("examples").hidden = this.setup.mode === "chat" || byId("examples").childElementCount < 2;
   }
 
   #turns(messages, focus, { silent = false } = {}) {

@@ -28,7 +28,7 @@ export function layersChart(found, at, { constraint, probe }) {
     ] : [s("circle", { class: "free", cx: x(index), cy: y(post), r: 1.5 })]),
   );
   const ends = known.length ? `layers ${known[0].layer} to ${known.at(-1).layer}` : "no calibrated layer";
-  return h("figure", {}, chart, h("figcaption", {}, `P(${reads(probe)}), ${ends}; small grey ones are not held`));
+  return h("figure", {}, chart, h("figcaption", {}, `P(${reads(probe)}), ${ends}; grey: not held`));
 }
 
 function heldLayers({ layers = "default" }, probe) {

@@ -6,7 +6,7 @@
 import { h } from "./dom.js";
 import { digits, level } from "./probability.js";
 import { bounds, reads } from "./concept.js";
-import { ended } from "./words.js";
+import { ended, many } from "./words.js";
 
 export class Pane {
   /** `open(token, element)` shows a token's details, `close()` hides them. */
@@ -95,7 +95,7 @@ export class Pane {
   #state(arm, chat) {
     this.root.dataset.state = arm.state;
     this.text.setAttribute("aria-busy", String(arm.state === "streaming" || arm.state === "waiting"));
-    this.meta.textContent = arm.state === "waiting" ? "waiting…" : arm.state === "streaming" ? `${arm.count}…` : ended(arm);
+    this.meta.textContent = arm.state === "waiting" ? "waiting…" : arm.state === "streaming" ? `${many(arm.count, "token")}…` : ended(arm);
     const said = [];
     if (arm.state === "broken") said.push(h("strong", {}, `Incomplete: ${arm.trouble?.message ?? "the stream broke off"}`));
     if (arm.state === "stopped") said.push("Stopped: the text is as far as it came.");

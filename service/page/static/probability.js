@@ -36,7 +36,7 @@ export function nearestStop(p) {
 /** Enough digits to tell a value from 0, from 1 and from its neighbours: 0.0004, 0.37, 0.99987. */
 export function digits(p) {
   if (p === null || p === undefined) return "not calibrated";
-  if (p === 0 || p === 1) return String(p);
+  if (p <= 0 || p >= 1) return String(p);
   const edge = Math.min(p, 1 - p);
   if (edge < 1e-6) return p < 0.5 ? "<0.000001" : ">0.999999";
   const places = Math.max(2, 1 - Math.floor(Math.log10(edge)));

@@ -6,6 +6,8 @@ const FIELDS = [
   "probe", "controller", "shadow", "lower", "upper", "space", "layers", "prompt", "generation", "strength", "max_dose",
   "metric", "coefficient", "gains", "source", "piecewise",
 ];
+const NUMBERS = ["lower", "upper", "strength", "max_dose", "coefficient"];
+const LISTS = ["layers", "generation", "gains"];
 const ROLES = ["system", "user", "assistant"];
 const MOST = { text: 100_000, messages: 64, constraints: 16 };
 
@@ -35,10 +37,8 @@ export function checked(raw) {
       ? messages.map(({ role, content }) => ({ role, content: text(content) }))
       : structuredClone(EMPTY.messages),
     constraints: list(given.constraints, MOST.constraints)
-      .filter((constraint) => typeof constraint?.probe === "string")
-      .map((constraint) =>
-        Object.fromEntries(FIELDS.filter((name) => constraint[name] != null).map((name) => [name, constraint[name]])),
-      ),
+      .filter((held) => typeof held?.probe === "string")
+      .map((held) => Object.fromEntries(FIELDS.filter((name) => isOf(name, held[name])).map((name) => [name, held[name]]))),
     on_infeasible: given.on_infeasible === "least_squares" || given.on_infeasible === "error" ? given.on_infeasible : null,
     temperature: number("temperature"),
     top_p: number("top_p"),
@@ -64,6 +64,14 @@ export function fromFragment(fragment) {
   } catch {
     return null;
   }
+}
+
+/** Whether a value is of the kind a field of a constraint may have. */
+function isOf(name, value) {
+  if (NUMBERS.includes(name)) return Number.isFinite(value);
+  if (name === "piecewise") return typeof value === "boolean";
+  if (typeof value === "string") return name !== "gains";
+  return LISTS.includes(name) && Array.isArray(value) && value.every((item) => item === null || Number.isFinite(item));
 }
 
 const text = (value) => (typeof value === "string" ? value.slice(0, MOST.text) : "");

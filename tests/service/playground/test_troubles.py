@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -28,6 +30,17 @@ def visit(double: Double, run: Callable[..., Any], visiting: Visiting) -> Iterat
         yield visiting(str(client.base_url).rstrip("/"))
 
 
+NONSENSE = {
+    "mode": "chat", "messages": [{"role": "king", "content": 5}, None], "max_tokens": "many", "seed": -1,
+    "constraints": [{"probe": "calm@1", "lower": "x", "upper": None, "layers": {"a": 1}, "gains": "all", "space": 4}],
+}  # fmt: skip
+
+
+def packed(setup: dict[str, Any]) -> str:
+    """A setup as a link holds it."""
+    return "#run=" + base64.urlsafe_b64encode(json.dumps(setup).encode()).decode().rstrip("=")
+
+
 def steered(visit: Visit) -> str:
     """All that the steered side shows."""
     return str(visit.page.locator(".pane[data-arm=steered]").inner_text())
@@ -48,6 +61,7 @@ def test_a_bad_bound_is_told_at_its_slider(visiting: Visiting, client: Any) -> N
     assert "1.5" in fault.inner_text()
     assert field.get_attribute("aria-invalid") == "true"
     assert visit.page.evaluate("document.activeElement.dataset.param") == "steering.constraints.0.lower"
+    assert visit.page.locator(".verdict, svg.trace").count() == 0
     visit.picture("bad-bound")
     field.fill("0.9")
     visit.run()
@@ -191,10 +205,13 @@ def test_a_violation_and_a_warning_are_not_hidden(double: Double, visit: Visit) 
     assert "marked causal: false" in steered(visit)
 
 
-@pytest.mark.parametrize("fragment", ["#run=bm90IGpzb24", "#run=***", "#run=eyJjb25zdHJhaW50cyI6NSwicHJvbXB0IjpbXX0"])
+@pytest.mark.parametrize(
+    "fragment", ["#run=bm90IGpzb24", "#run=***", "#run=eyJjb25zdHJhaW50cyI6NSwicHJvbXB0IjpbXX0", packed(NONSENSE)]
+)
 def test_a_link_that_holds_nonsense_does_no_harm(visit: Visit, fragment: str) -> None:
     visit.open(fragment)
-    assert visit.page.get_by_label("Text to continue").input_value() == ""
+    assert visit.page.locator("#prompt").input_value() == ""
+    assert visit.page.get_by_label("Tokens", exact=True).input_value() == "48"
     assert visit.said == [] or all("404" in said for said in visit.said)
 
 
