@@ -5,7 +5,7 @@
 #   make test           check, and everything slow; the pages in Chromium too, where it is or can be installed
 #   make test-browser  the playground and the evaluation report in Chromium (Debian's package), installed when missing
 #   make probes         train the shipped probes again (needs DATA)
-#   make bench-quality  the first table of the README again (needs DATA)
+#   make bench-quality  the first table of docs/effect.md again (needs DATA)
 #   make bench-controllers  the second: every controller and its placebo (needs DATA)
 # On Linux, `make TORCH_INDEX=https://download.pytorch.org/whl/cpu ...` takes the small CPU build of PyTorch.
 
@@ -67,11 +67,11 @@ probes: $(READY)
 
 bench-quality: $(READY)
 	$(BIN)/python -m eval quality --data $(DATA) --probe $(PRETRAINED)/toxicity/1 \
-		--readme README.md --figure docs/quality.png
+		--readme docs/effect.md --figure docs/quality.png
 
 bench-controllers: $(READY)
 	$(BIN)/python -m eval controllers --data $(DATA) --probe $(PRETRAINED)/toxicity/1 \
-		--readme README.md --figure docs/controllers.png
+		--readme docs/effect.md --figure docs/controllers.png
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

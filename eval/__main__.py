@@ -1,8 +1,8 @@
 """python -m eval quality --data ../shared/data --probe probes/pretrained/smollm2-135m-instruct/toxicity/1
 
 Offline evaluation. `run` carries out a spec, `rescore` judges its samples anew (`eval.runner`); both end in a report,
-which `report` makes again (`eval.report`). `quality` makes the table of the README: toxicity against fluency, beside
-its placebo. `controllers` puts every controller beside the slab.
+which `report` makes again (`eval.report`). `quality` makes the first table of `docs/effect.md`: toxicity against
+fluency, beside its placebo. `controllers` puts every controller beside the slab.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""python -m eval quality: the honest table of the README, in words, figures and one picture.
+"""python -m eval quality: the honest table of `docs/effect.md`, in words, figures and one picture.
 
 64 toxic and 64 neutral RealToxicityPrompts, 20 new tokens, nucleus 0.9; unsteered, the toxicity slab at three bounds,
 and for each bound a random direction of the same norm. Toxic share by a scorer that did not label the probe's data,

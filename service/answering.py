@@ -17,6 +17,7 @@ from fastapi import Request as HttpRequest
 
 from service.errors import CLIENT_GONE, INVALID, ApiError, describe, not_applied
 from service.orders import Order, Prompt
+from service.protection.ledger import Account, account_of
 from service.resident import Loaded, Resident
 from service.schemas import MAX_SEED, Usage
 from steering.engine import Listener
@@ -60,7 +61,7 @@ async def answer(order: Order, http: HttpRequest, resident: Resident) -> list[Ch
 
     When the client leaves, its rows are taken back, those that run between two steps. Raises ApiError or TillerError.
     """
-    rows, futures = await resident.aside(partial(admit, order, resident.get()))
+    rows, futures = await resident.aside(partial(admit, order, resident.get(), account_of(http)))
     try:
         completions = await unless_disconnected(asyncio.gather(*map(asyncio.wrap_future, futures)), http)
     finally:
@@ -79,28 +80,33 @@ def usage(choices: Sequence[Choice], order: Order) -> Usage:
 
 
 def admit(
-    order: Order, loaded: Loaded, listener: Callable[[int], Listener | None] = lambda row: None
+    order: Order,
+    loaded: Loaded,
+    account: Account,
+    listener: Callable[[int], Listener | None] = lambda row: None,
 ) -> tuple[list[Request], list[Future[Completion]]]:
-    """Check everything, then queue all rows or none, each with its listener. Runs in the admission thread."""
+    """Check everything, then queue all rows or none, each with its listener, on `account`. In the admission thread."""
     steering = order.steering
     plan = None if steering is None else steering.to_plan(order.probes, lm=loaded.engine.lm, seed=order.sampling.seed)
     for warning in () if plan is None else plan.warnings:
         log.warning(warning)
     prompts = [_encoded(order, index, loaded) for index in range(len(order.prompts))]
     _check_reported(prompts, order)
+    read = sum(map(len, prompts))
+    account.reserve(read + order.most_written)
     futures: list[Future[Completion]] = []
     try:
         rows = _rows(prompts, plan, order)
         for at, row in enumerate(rows):
-            futures.append(
-                loaded.engine.submit(row, priority=order.priority, seconds=order.seconds, listener=listener(at))
-            )
+            told = listener(at) if order.score_only else account.counted(listener(at))
+            futures.append(loaded.engine.submit(row, priority=order.priority, seconds=order.seconds, listener=told))
     except InvalidRequest as error:  # prompts and settings have been checked: what is left is the plan
         take_back(futures)
         raise describe(error, within="steering") from None
     except BaseException:
         take_back(futures)
         raise
+    account.charge(read)
     return rows, futures
 
 
@@ -120,7 +126,7 @@ def _check_reported(prompts: Sequence[tuple[int, ...]], order: Order) -> None:
     if order.logprobs is None:
         return
     read = sum(map(len, prompts)) * order.n if order.echo else 0
-    tokens = (read + order.rows * order.sampling.max_tokens) * _copies(order)
+    tokens = read * order.copies + order.most_written
     if tokens * (1 + order.logprobs) > MAX_REPORTED:
         raise ApiError(
             INVALID,
@@ -128,10 +134,6 @@ def _check_reported(prompts: Sequence[tuple[int, ...]], order: Order) -> None:
             "log-probabilities of one answer; ask for fewer beside each, or split the request",
             param="logprobs",
         )
-
-
-def _copies(order: Order) -> int:
-    return 2 if order.steering is not None and order.steering.baseline else 1
 
 
 def _rows(prompts: Sequence[tuple[int, ...]], plan: Plan | None, order: Order) -> list[Request]:
@@ -148,7 +150,7 @@ def _rows(prompts: Sequence[tuple[int, ...]], plan: Plan | None, order: Order) -
         for prompt in prompts
         for i in range(order.n)
     ]
-    twins = [replace(row, plan=None, token_scores=False) for row in rows] if _copies(order) == 2 else []
+    twins = [replace(row, plan=None, token_scores=False) for row in rows] if order.copies == 2 else []
     return rows + twins
 
 

@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BAD_JSON, BODY_TOO_LARGE, TOO_SLOW, ApiError, reply
+from service.protection.nesting import MAX_DEPTH, nests_too_deeply
 
 _DRAIN = 8
 """A refused body is read on (and dropped) up to this many limits, so that its sender gets to see the refusal."""
@@ -105,6 +106,8 @@ def check_json_object(body: bytes) -> None:
     def refuse(literal: str) -> NoReturn:
         raise ApiError(BAD_JSON, f"the body holds {literal}, which JSON does not have; use null or a finite number")
 
+    if nests_too_deeply(body):
+        raise ApiError(BAD_JSON, f"the body nests too deeply: over {MAX_DEPTH} levels; send a plainer one")
     try:
         document = json.loads(body.decode("utf-8-sig"), parse_constant=refuse)
     except UnicodeDecodeError as error:
@@ -115,9 +118,7 @@ def check_json_object(body: bytes) -> None:
         raise ApiError(
             BAD_JSON, f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
-    except (ValueError, RecursionError):
-        raise ApiError(
-            BAD_JSON, "the body nests too deeply or holds a number of thousands of digits; send a plainer one"
-        ) from None
+    except ValueError:
+        raise ApiError(BAD_JSON, "the body holds a number of thousands of digits; send a plainer one") from None
     if not isinstance(document, dict):
         raise ApiError(BAD_JSON, 'the body is JSON but no object; send fields in braces, as in {"prompt": "..."}')

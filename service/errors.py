@@ -65,7 +65,23 @@ OPT_OUT = Kind(403, "permission_error", "opt_out_not_allowed")
 RELOAD_REFUSED = Kind(409, "conflict_error", "reload_refused")
 STORAGE = Kind(507, "unavailable_error", "storage_failed")
 MODEL_NOT_FOUND = Kind(404, "not_found_error", "model_not_found")
+UNAUTHENTICATED = Kind(401, "authentication_error", "invalid_api_key")
+FOREIGN_ORIGIN = Kind(403, "permission_error", "origin_not_allowed")
+UNKNOWN_HOST = Kind(403, "permission_error", "host_not_allowed")
+RATE_LIMITED = Kind(429, "rate_limit_error", "rate_limit_exceeded")
+INSUFFICIENT_QUOTA = Kind(429, "rate_limit_error", "insufficient_quota")
+NOT_HTTP = Kind(400, "invalid_request_error", "invalid_http")
+HEAD_TOO_SLOW = Kind(408, "invalid_request_error", "head_timeout")
+URL_TOO_LONG = Kind(414, "invalid_request_error", "url_too_long")
+HEADERS_TOO_LARGE = Kind(431, "invalid_request_error", "headers_too_large")
+TOO_MANY_CONNECTIONS = Kind(503, "unavailable_error", "too_many_connections")
 CLIENT_GONE = Kind(499, "invalid_request_error", "client_disconnected")
+EVALUATION_NOT_FOUND = Kind(404, "not_found_error", "evaluation_not_found")
+EVALUATION_NOT_DONE = Kind(409, "conflict_error", "evaluation_not_done")
+EVALUATION_OVER = Kind(409, "conflict_error", "evaluation_over")
+EVALUATION_CANCELLED = Kind(410, "conflict_error", "evaluation_cancelled")
+NO_EVALUATIONS = Kind(501, "unavailable_error", "evaluations_not_available")
+EVALUATIONS_FULL = Kind(503, "unavailable_error", "evaluations_full")
 LOADING = Kind(503, "unavailable_error", "loading")
 FAILED = Kind(503, "unavailable_error", "engine_failed")
 
@@ -123,7 +139,7 @@ def describe(error: TillerError, *, within: str = "", param: str | None = None) 
     """A TillerError as its caller should see it. `within` is put before the field it names; `param` is its default."""
     kind = next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
     if kind is INTERNAL:
-        return _internal()
+        return internal()
     if kind is NOT_APPLIED:
         return not_applied()
     named = getattr(error, "param", None) or param
@@ -149,7 +165,7 @@ def document_of(error: Exception) -> dict[str, Any]:
     if isinstance(error, TillerError):
         return _document(describe(error))
     log.error("a stream ended in an error of the server's own", exc_info=error)
-    return _document(_internal())
+    return _document(internal())
 
 
 def _document(error: ApiError) -> dict[str, Any]:
@@ -184,7 +200,7 @@ def install(app: FastAPI) -> None:
         return reply(_routing(request, error))
 
     async def on_any(request: Request, error: Exception) -> JSONResponse:
-        return reply(_internal())
+        return reply(internal())
 
     app.add_exception_handler(ApiError, on_api)
     app.add_exception_handler(TillerError, on_tiller)
@@ -213,5 +229,6 @@ def not_applied() -> ApiError:
     )
 
 
-def _internal() -> ApiError:
+def internal() -> ApiError:
+    """The refusal of a request on which we failed."""
     return ApiError(INTERNAL, "the server failed on this request; its log says why, and nothing was returned for it")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from dataclasses import dataclass
 
 from service.database import Database
 from service.errors import (
@@ -26,6 +25,7 @@ from service.errors import (
     ApiError,
     describe,
 )
+from service.holdings import Reloaded, check_change, complete
 from service.policies import Policy, drop_policy, pinned, read_policies, write_policy
 from service.resident import Loaded, Resident
 from service.settings import Settings
@@ -40,47 +40,10 @@ from steering.store import ProbeStore
 from steering.untrusted import read_untrusted
 
 MAX_POLICIES = 256
+_TOLD = 600
+"""Characters of a reason that quotes an uploaded file."""
 
 log = logging.getLogger("uvicorn.error")
-
-
-@dataclass(frozen=True)
-class Reloaded:
-    """What reading everything again has changed."""
-
-    probes: list[str]
-    policies: list[str]
-    added: list[str]
-    """Probes that are new"""
-    removed: list[str]
-    """Probes that are gone"""
-
-
-def complete(loaded: Loaded, settings: Settings, database: Database) -> Loaded:
-    """What was loaded at start, with the uploads and the policies of the state folder.
-
-    Raises what `ProbeStore.open` raises for an upload that must not be used, CorruptProbe for one that has the id of a
-    shipped probe and other numbers. Policies that cannot be carried out are kept, with a line in the log.
-    """
-    uploads = Shelf(settings.state_folder(), loaded.engine.lm, level=settings.probe_compat).open()
-    for probe in uploads:
-        if probe.id in loaded.probes and loaded.probes.sha256(probe.id) != uploads.sha256(probe.id):
-            raise CorruptProbe(
-                f"{probe.id} was uploaded to {uploads.folder(probe.id)}, and the probe folder has another {probe.id}; "
-                "give one of them another version, or move it away"
-            )
-    probes = uploads.joined(loaded.probes)
-    policies = read_policies(database, probes, loaded.engine.lm)
-    for policy in policies.values():
-        if policy.problem is not None:
-            log.warning("policy '%s' cannot be carried out: %s; its requests are refused", policy.name, policy.problem)
-    if settings.default_policy is not None and settings.default_policy not in policies:
-        log.warning(
-            "there is no policy '%s' yet, which is the default; requests without steering are refused until it is put",
-            settings.default_policy,
-        )
-    uploaded = frozenset(probe.id for probe in uploads if probe.id not in loaded.probes)
-    return loaded.having(probes=probes, uploaded=uploaded, policies=policies)
 
 
 class Keeper:
@@ -99,7 +62,7 @@ class Keeper:
             probe = read_untrusted(data)
             check_compatible(probe, lm.info, lm.tokenizer_info, level=self._settings.probe_compat)
         except CorruptProbe as error:
-            raise ApiError(INVALID_PROBE, str(error)) from None
+            raise _invalid(error) from None
         except ProbeMismatch as error:
             raise describe(error) from None
         with self._lock:
@@ -117,7 +80,7 @@ class Keeper:
             except AlreadyThere:  # another process of this state folder was faster
                 raise _exists(probe.id, " beside this server; POST /v1/steering/reload shows it") from None
             except CorruptProbe as error:
-                raise ApiError(INVALID_PROBE, str(error)) from None
+                raise _invalid(error) from None
             except OSError as error:
                 raise _no_room(error) from None
             probes = loaded.probes.joined(stored)
@@ -201,11 +164,9 @@ class Keeper:
             except (TillerError, OSError) as error:
                 log.error("reload refused: %s; the old probes and policies go on", error)
                 raise ApiError(RELOAD_REFUSED, f"nothing was changed: {self._pathless(str(error))}") from None
-            _check_same_numbers(old.probes, new.probes)
-            _check_still_sound(old, new)
+            check_change(old, new)
             self._resident.replace(new)
-        before, after = {probe.id for probe in old.probes}, {probe.id for probe in new.probes}
-        return Reloaded(sorted(after), sorted(new.policies), sorted(after - before), sorted(before - after))
+        return Reloaded.between(old, new)
 
     def _shelf(self, loaded: Loaded) -> Shelf:
         return Shelf(self._settings.state_folder(), loaded.engine.lm, level=self._settings.probe_compat)
@@ -227,7 +188,7 @@ class Keeper:
                 raise ApiError(
                     POLICY_IN_USE,
                     f"'{name}' is the policy every request is held to (--no-opt-out), so it cannot be changed over "
-                    "HTTP; start the server with --opt-out to change it",
+                    "HTTP; start the server with --allow-opt-out to change it",
                     param="name",
                 )
 
@@ -258,6 +219,12 @@ def _again(probe: Probe, data: bytes, loaded: Loaded) -> Probe:
     return here
 
 
+def _invalid(error: CorruptProbe) -> ApiError:
+    """Its reason, which may quote the file, cut."""
+    told = str(error)
+    return ApiError(INVALID_PROBE, told if len(told) <= _TOLD else f"{told[:_TOLD]}…")
+
+
 def _exists(probe_id: str, where: str) -> ApiError:
     return ApiError(
         PROBE_EXISTS,
@@ -279,24 +246,3 @@ def _no_room(error: OSError | sqlite3.Error) -> ApiError:
     return ApiError(
         STORAGE, "the server could not write to its state folder, and nothing was changed; its log says why"
     )
-
-
-def _check_same_numbers(old: ProbeStore, new: ProbeStore) -> None:
-    changed = [probe.id for probe in new if probe.id in old and old.sha256(probe.id) != new.sha256(probe.id)]
-    if changed:
-        raise ApiError(
-            RELOAD_REFUSED,
-            f"nothing was changed: {', '.join(changed)} came back with other numbers, and versions never change; give "
-            "the new ones a higher version",
-        )
-
-
-def _check_still_sound(old: Loaded, new: Loaded) -> None:
-    for policy in new.policies.values():
-        before = old.policies.get(policy.name)
-        if policy.problem is not None and (before is None or before.problem is None):
-            raise ApiError(
-                RELOAD_REFUSED,
-                f"nothing was changed: policy '{policy.name}' could not be carried out any more: {policy.problem}; put "
-                "back what it needs, or DELETE it first",
-            )

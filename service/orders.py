@@ -48,6 +48,16 @@ class Order:
         """Continuations, unsteered twins not counted."""
         return len(self.prompts) * self.n
 
+    @property
+    def copies(self) -> int:
+        """2 when every continuation has an unsteered twin, else 1."""
+        return 2 if self.steering is not None and self.steering.baseline else 1
+
+    @property
+    def most_written(self) -> int:
+        """Tokens all rows, twins included, may write together."""
+        return self.rows * self.copies * self.sampling.max_tokens
+
 
 def order_of(
     body: GenerationFields,

@@ -24,6 +24,7 @@ from service.answering import Choice, admit, choice_of, take_back, unless_discon
 from service.errors import document_of
 from service.feed import Feed, Told
 from service.orders import Order
+from service.protection.ledger import account_of
 from service.resident import Resident
 from steering.engine import News
 from steering.requests import Completion, Request
@@ -73,7 +74,7 @@ async def stream(
     Raises ApiError or TillerError for what goes wrong before there is anything to send.
     """
     feed = Feed()
-    rows, futures = await resident.aside(partial(admit, order, resident.get(), feed.listener))
+    rows, futures = await resident.aside(partial(admit, order, resident.get(), account_of(http), feed.listener))
     for row, future in enumerate(futures):
         feed.watch(row, future)
     try:

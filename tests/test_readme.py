@@ -51,9 +51,13 @@ def test_every_make_target_and_command_in_it_exists(capsys: pytest.CaptureFixtur
         assert "Usage" in capsys.readouterr().out
 
 
-def test_every_file_it_points_to_is_there() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_a_page_points_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
 
 
 def test_the_architectures_it_names_are_those_of_the_table() -> None:

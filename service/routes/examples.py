@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from fastapi.openapi.models import Example
 
 _STEERING = {"constraints": [{"probe": "toxicity", "upper": 0.1}]}
@@ -67,11 +64,17 @@ GENERATE: dict[str, Example] = {
             },
         },
     },
-}
-
-GENERATE["policy"] = {
-    "summary": "By a policy that was put before",
-    "value": {"prompt": "My neighbour told me that", "max_tokens": 20, "seed": 1, "steering": "polite"},
+    "streamed": {
+        "summary": "Told as it is written, with every token's probabilities",
+        "value": {
+            "prompt": "My neighbour told me that",
+            "max_tokens": 20,
+            "seed": 1,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "steering": _STEERING | {"report": "tokens", "baseline": True},
+        },
+    },
 }
 
 POLICY: dict[str, Example] = {
@@ -115,6 +118,10 @@ COMPLETION: dict[str, Example] = {
             },
         },
     },
+    "streamed": {
+        "summary": "Told as it is written",
+        "value": {"prompt": "The weather in spring is", "max_tokens": 20, "temperature": 0, "stream": True},
+    },
 }
 
 CHAT: dict[str, Example] = {
@@ -138,38 +145,41 @@ CHAT: dict[str, Example] = {
             "timeout": 10,
         },
     },
+    "streamed": {
+        "summary": "Told as it is written",
+        "value": {
+            "messages": [{"role": "user", "content": "Write one sentence about rain."}],
+            "max_tokens": 40,
+            "stream": True,
+        },
+    },
 }
 
-_CHUNK: dict[str, Any] = {"seed": 1, "baseline": False, "steering": None, "logprobs": None}
-_LAST: dict[str, Any] = {"token_ids": [], "finish_reason": "length"}
+TOKENIZE: dict[str, Example] = {
+    "text": {"summary": "A prompt", "value": {"prompt": "Once upon a time"}},
+    "chat": {
+        "summary": "A conversation, up to where the answer begins",
+        "value": {"messages": [{"role": "user", "content": "Hello"}]},
+    },
+}
 
+EVALUATION: dict[str, Example] = {
+    "ready": {"summary": "A ready spec, on fewer prompts", "value": {"spec": "quick", "n": 4}},
+    "whole": {
+        "summary": "A whole spec, with its texts inside",
+        "value": {
+            "spec": {
+                "name": "holidays",
+                "probe": "sentiment",
+                "prompts": [{"name": "holidays", "texts": ["The hotel room was", "On the beach we"]}],
+                "decoding": {"max_tokens": 20, "top_p": 0.9, "seed": 0},
+                "arms": ["none", {"controller": "slab", "lower": [0.9, 0.99]}],
+                "scorers": [{"name": "vader", "threshold": 0.525}],
+            }
+        },
+    },
+}
 
-def _answered(*chunks: dict[str, Any], frame: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """A 200 that is a stream when one was asked for."""
-    events = [json.dumps(frame | {"choices": [{"index": 0} | chunk]}) for chunk in chunks]
-    shown = "".join(f"data: {event}\n\n" for event in (*events, "[DONE]"))
-    return {
-        200: {
-            "description": "The whole answer; with `stream: true` server-sent events, one for each token of each "
-            "choice, then one with its `finish_reason` and report, at last `data: [DONE]`. An error after the start is "
-            'one event `{"error": {...}}` before `[DONE]`.',
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": shown}},
-        }
-    }
-
-
-GENERATED = _answered(
-    {"text": " lovely", "token_ids": [12], "finish_reason": None} | _CHUNK,
-    {"text": ""} | _CHUNK | _LAST,
-    frame={"id": "gen-1", "model": "smollm2-135m-instruct"},
-)
-COMPLETED = _answered(
-    {"text": " lovely", "token_ids": [12], "finish_reason": None} | _CHUNK,
-    {"text": ""} | _CHUNK | _LAST,
-    frame={"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "smollm2-135m-instruct"},
-)
-CHATTED = _answered(
-    {"delta": {"role": "assistant", "content": "Rain"}, "token_ids": [12], "finish_reason": None} | _CHUNK,
-    {"delta": {"content": ""}} | _CHUNK | _LAST,
-    frame={"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "smollm2-135m-instruct"},
-)
+DETOKENIZE: dict[str, Example] = {
+    "text": {"summary": "The tokens of a prompt", "value": {"tokens": [10454, 3902, 253, 655]}},
+}

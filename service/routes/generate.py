@@ -13,7 +13,8 @@ from service import chunks, logprobs
 from service.answering import Choice, answer, usage
 from service.orders import Order, order_of, prompt_names
 from service.resident import Loaded
-from service.routes.examples import GENERATE, GENERATED
+from service.routes.examples import GENERATE
+from service.routes.replies import GENERATED
 from service.routes.state import TheResident, TheSettings
 from service.schemas import GenerateChoice, GenerateRequest, GenerateResponse, SteeringSummary
 from service.streaming import EventStream, stream

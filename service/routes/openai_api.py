@@ -1,4 +1,4 @@
-"""The OpenAI surface: models, completions and chat completions, checked with the real client."""
+"""The OpenAI surface: completions and chat completions, streamed or not, checked with the real client."""
 
 from __future__ import annotations
 
@@ -15,29 +15,16 @@ from fastapi.responses import JSONResponse
 from service import chunks, logprobs
 from service.answering import Choice, answer, usage
 from service.chat import chat_prompt
-from service.errors import MODEL_NOT_FOUND, ApiError
 from service.openai_schemas import ChatRequest, CompletionRequest
 from service.orders import Order, order_of, prompt_names
 from service.resident import Loaded
-from service.routes.examples import CHAT, CHATTED, COMPLETED, COMPLETION
-from service.routes.state import TheLoaded, TheResident, TheSettings
+from service.routes.examples import CHAT, COMPLETION
+from service.routes.models import check_model
+from service.routes.replies import CHATTED, COMPLETED
+from service.routes.state import TheResident, TheSettings
 from service.streaming import EventStream, stream
-from service.validation import shown
 
 router = APIRouter(prefix="/v1", tags=["openai"])
-
-
-@router.get("/models")
-async def models(loaded: TheLoaded) -> dict[str, Any]:
-    """The one model this server has."""
-    return {"object": "list", "data": [_model(loaded)]}
-
-
-@router.get("/models/{model_id:path}")
-async def model(model_id: str, loaded: TheLoaded) -> dict[str, Any]:
-    """One model by name."""
-    _check_model(model_id, loaded)
-    return _model(loaded)
 
 
 @router.post("/completions", response_model=dict[str, Any], responses=COMPLETED)
@@ -52,7 +39,7 @@ async def completions(
     With `echo` the text begins with the prompt; `max_tokens: 0` then only scores it, and draws nothing.
     """
     loaded = resident.get()
-    _check_model(body.model, loaded)
+    check_model(body.model, loaded)
     order = order_of(
         body,
         body.prompts,
@@ -89,7 +76,7 @@ async def chat_completions(
 ) -> JSONResponse | EventStream:
     """Answer the last message of a conversation through the model's chat template."""
     loaded = resident.get()
-    _check_model(body.model, loaded)
+    check_model(body.model, loaded)
     limit, param = body.limit
     prompt = await resident.aside(partial(chat_prompt, loaded.engine.lm, body.messages))
     order = order_of(
@@ -147,17 +134,3 @@ def _reply(
         "usage": usage(choices, order).model_dump(),
     }
     return JSONResponse(document)
-
-
-def _model(loaded: Loaded) -> dict[str, Any]:
-    return {"id": loaded.engine.lm.name, "object": "model", "created": 0, "owned_by": "tiller"}
-
-
-def _check_model(name: str | None, loaded: Loaded) -> None:
-    here = loaded.engine.lm.name
-    if name is not None and name != here:
-        raise ApiError(
-            MODEL_NOT_FOUND,
-            f"model {shown(name)} is not served here; this server has '{here}' (GET /v1/models)",
-            param="model",
-        )

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from service.answering import unless_disconnected
 from service.errors import BAD_MEDIA, ApiError, describe
 from service.probe_schemas import Deleted, ScoreRequest, ScoreResponse
+from service.protection.ledger import account_of
 from service.resident import Loaded
 from service.routes.examples import SCORE
 from service.routes.state import TheKeeper, TheLoaded, TheResident, TheSettings
@@ -117,6 +118,7 @@ async def score(
     """What the probe reads of a text at every token and layer, before and after steering. Nothing is generated."""
     found = _get(probe_id, loaded)
     reading = await resident.aside(partial(Reading, body, found, loaded, settings))
+    account_of(http).spend(len(reading.tokens))
     answer = loaded.engine.beside(reading.work, seconds=settings.deadline_seconds)
     try:
         scores = await unless_disconnected(asyncio.wrap_future(answer), http)

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from fastapi import APIRouter
 
 from service.keeper import MAX_POLICIES
+from service.routes.replies import CAPABILITIES
 from service.routes.state import TheLoaded, TheSettings
 from steering.bounds import Space
 from steering.box_qp import MAX_CONSTRAINTS
@@ -19,7 +20,7 @@ from steering.version import __version__
 router = APIRouter(prefix="/v1/steering", tags=["steering"])
 
 
-@router.get("/capabilities")
+@router.get("/capabilities", responses=CAPABILITIES)
 async def capabilities(loaded: TheLoaded, settings: TheSettings) -> dict[str, Any]:
     """The values each steering field may take on this server, and its limits."""
     lm = loaded.engine.lm

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import pytest
 from httpx_sse import connect_sse
+
+from steering.engine.runner import Runner
 
 ROUTES: dict[str, dict[str, Any]] = {
     "/generate": {"prompt": "It was a dark night"},
@@ -39,6 +45,33 @@ def put_together(documents: list[Any]) -> list[dict[str, Any]]:
         for chunk in document["choices"]:
             _add(choices[chunk["index"]], chunk)
     return [choices[index] for index in sorted(choices)]
+
+
+@contextmanager
+def held_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Iterator[threading.Event]:
+    """While it lasts the model stops before it reads generated token `step`, until the event is set."""
+    original, go = Runner.read, threading.Event()
+
+    def read(runner: Runner, first: int, rows: Any, lengths: Any, offsets: Any, **options: Any) -> Any:
+        if max(offsets) >= step:
+            assert go.wait(30)
+        return original(runner, first, rows, lengths, offsets, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "read", read)
+        try:
+            yield go
+        finally:
+            go.set()
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Return once it has; fail after ten seconds."""
+    for _ in range(1000):
+        if happened():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen within ten seconds")
 
 
 def alike(one: Any, other: Any) -> bool:

@@ -50,7 +50,7 @@ def test_a_file_has_its_type_and_is_sent_again_only_when_it_changed(site: httpx.
     "path", ["/static/none.js", "/static/..%2ffiles.py", "/static/../files.py", "/static/", "/static"]
 )
 def test_nothing_but_those_files_is_served(site: httpx.Client, path: str) -> None:
-    assert site.get(path).status_code in (404, 500)  # without the app around it a refusal has no handler
+    assert site.get(path).status_code == 404
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from steering import LanguageModel
-from steering.engine.runner import Runner
 
-from .streams import ROUTES, alike, events, put_together
+from .streams import ROUTES, alike, events, held_at, put_together
 
 HELD = {"constraints": [{"probe": "toxicity@1", "upper": 0.02}]}
 JOINT = {"constraints": [{"probe": "toxicity@1", "upper": 0.3, "prompt": "all"}, {"probe": "sentiment", "lower": 0.6}]}
@@ -117,24 +114,6 @@ def test_what_may_become_a_stop_string_is_held_back(client: httpx.Client, script
         assert texts(documents) == ["o", "n", "e", " ", "", "", "STX", "x", " ", "", "", "", "", ""]
         assert documents[-1]["choices"][0]["finish_reason"] == "stop"
         same(client, route, ask)
-
-
-@contextmanager
-def held_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Iterator[threading.Event]:
-    """While it lasts the model stops before it reads generated token `step`, until the event is set."""
-    original, go = Runner.read, threading.Event()
-
-    def read(runner: Runner, first: int, rows: Any, lengths: Any, offsets: Any, **options: Any) -> Any:
-        if max(offsets) >= step:
-            assert go.wait(30)
-        return original(runner, first, rows, lengths, offsets, **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Runner, "read", read)
-        try:
-            yield go
-        finally:
-            go.set()
 
 
 @pytest.mark.parametrize("route", ROUTES)

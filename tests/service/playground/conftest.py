@@ -33,7 +33,7 @@ PATIENCE = 30_000
 """Milliseconds until something that should be seen is missed."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium without a window, with a profile of its own."""
     if BROWSER is None:
