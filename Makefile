@@ -3,7 +3,7 @@
 #   make serve          the server on http://127.0.0.1:8000
 #   make check          format, lint, types, imports, fast tests
 #   make test           check, and everything slow; the pages in Chromium too, where it is or can be installed
-#   make test-browser  the playground and the evaluation report in Chromium (Debian's package), installed when missing
+#   make test-browser  both pages and the evaluation report in Chromium, Debian's package, installed when missing
 #   make probes         train the shipped probes again (needs DATA)
 #   make bench-quality  the first table of docs/effect.md again (needs DATA)
 #   make bench-controllers  the second: every controller and its placebo (needs DATA)
@@ -60,7 +60,7 @@ test: $(READY)
 test-browser: $(READY)
 	@$(HAS_CHROMIUM) || $(ROOT) $(GET_CHROMIUM) \
 		|| { echo "no Chromium, and apt-get could not install it; put chromium on the PATH"; exit 1; }
-	$(BIN)/pytest tests/service/playground tests/eval/report/test_in_browser.py
+	$(BIN)/pytest tests/service/playground tests/service/jobs/test_reports_page.py tests/eval/report/test_in_browser.py
 
 probes: $(READY)
 	$(BIN)/python -m probes.pretrain --data $(DATA)

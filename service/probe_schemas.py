@@ -31,8 +31,8 @@ class ScoreRequest(Strict):
     @model_validator(mode="after")
     def _one_of_prompt_and_messages(self) -> ScoreRequest:
         if (self.prompt is None) == (self.messages is None):
-            found = "both are" if self.prompt is not None else "neither is"
-            raise refusal("one_of", f"give either prompt or messages; {found} there", at="prompt")
+            found = "prompt and messages are both given" if self.prompt is not None else "prompt is missing"
+            raise refusal("one_of", f"{found}; expected one of them: a text, or a conversation", at="prompt")
         return self
 
 

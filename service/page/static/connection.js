@@ -32,7 +32,7 @@ export class Connection {
       if (!(error instanceof Refusal)) this.show("offline", "No answer from the server");
       else if (error.status === 401) {
         this.show("locked", "A key is needed");
-        await this.askKey();
+        return !(await this.askKey()); // without one there is nothing to watch: the button asks again
       } else if (error.code === "loading") this.show("loading", "The model is loading…");
       else this.show("failed", error.message);
       return false;

@@ -195,6 +195,20 @@ def test_a_key_is_asked_for_kept_in_this_tab_and_sent(double: Double, visit: Vis
     assert "sesame" not in visit.page.url
 
 
+def test_a_page_whose_server_wants_a_key_asks_once_and_the_button_asks_again(double: Double, visit: Visit) -> None:
+    double.ready = lambda: refusal(401, "invalid_api_key", "a key is needed")
+    visit.open(ready=False)
+    dialog = visit.page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Not now").click()
+    visit.page.wait_for_timeout(1700)
+    assert not dialog.is_visible()
+    visit.page.get_by_role("button", name="Key", exact=True).click()
+    visit.page.get_by_label("Key", exact=True).fill("sesame")
+    double.ready = lambda: JSONResponse({"model": "double"})
+    visit.page.keyboard.press("Enter")
+    visit.page.wait_for_selector("#connection[data-state=ready]")
+
+
 def test_a_violation_and_a_warning_are_not_hidden(double: Double, visit: Visit) -> None:
     held(visit)
     double.answer = lambda request, body: whole(
