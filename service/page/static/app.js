@@ -101,6 +101,7 @@ function notRun() {
   byId("view").hidden = true;
   byId("said").textContent = "Not run.";
   for (const pane of Object.values(panes)) pane.clear({ hint: "Not run." });
+  drawCode();
 }
 
 function draw({ all = false } = {}) {
@@ -170,7 +171,7 @@ function drawCode() {
   const bodies = run?.bodies ?? Object.fromEntries(ARMS.map((arm) => [arm, body(setup, arm, { model: offer.model })]));
   const language = document.querySelector("[name=language]:checked").value;
   byId("code").hidden = offer.model === null;
-  byId("code").querySelector("summary").textContent = run ? "This run as code" : "What Run sends, as code";
+  byId("code").querySelector("summary").textContent = run?.refused ? "What was refused, as code" : run ? "This run as code" : "What Run sends, as code";
   byId("code-text").textContent = language === "curl"
     ? curl(bodies, { address: address(route(setup)) })
     : openai(bodies, setup, { base: address("v1"), model: offer.model });
