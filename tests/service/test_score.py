@@ -74,8 +74,20 @@ def test_texts_scored_beside_rows_that_write_disturb_none(client: httpx.Client) 
             work.result()
 
 
+def test_a_conversation_is_read_as_the_chat_template_writes_it(client: httpx.Client) -> None:
+    talk = [{"role": "user", "content": "hi"}]
+    read = client.post(SCORE, json={"messages": talk, "completion": "c", "steering": steering()}).json()
+    assert (
+        read
+        == client.post(SCORE, json={"prompt": "[user]hi[assistant]", "completion": "c", "steering": steering()}).json()
+    )
+
+
 REFUSED = [
     ({}, 400, "invalid_request", "prompt", "missing"),
+    ({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, 400, "invalid_request", "prompt", "both"),
+    ({"messages": []}, 400, "invalid_request", "messages", "at least 1"),
+    ({"messages": [{"role": "user", "content": " "}]}, 400, "invalid_request", "messages.0.content", "white space"),
     ({"prompt": ""}, 400, "invalid_request", "prompt", "empty"),
     ({"prompt": []}, 400, "invalid_request", "prompt", "not empty"),
     ({"prompt": [10**9]}, 400, "invalid_request", "prompt", "ids from 0 to"),
