@@ -147,7 +147,7 @@ def test_the_compose_file_is_whole() -> None:
 
 
 def test_variables_of_the_server_in_containers_are_settings() -> None:
-    known = {f"TILLER_{name.upper()}" for name in Settings.model_fields} | {"TILLER_HOME"}
+    known = {f"TILLER_{name.upper()}" for name in Settings.model_fields} | {"TILLER_HOME", "TILLER_API_KEY"}
     assert set(re.findall(r"TILLER_\w+", DOCKERFILE)) <= known
     for name in ("tiller", "tiller-gpu"):
         assert set(SERVICES[name]["environment"]) <= known

@@ -16,7 +16,7 @@ export function operation({ method, path, about, document }) {
     { class: "route", id },
     h("summary", {}, h("code", { class: "method", "data-method": method }, method.toUpperCase()), h("code", { class: "path" }, path),
       h("span", { class: "small" }, firstLine(about.description))),
-    h("p", { class: "about" }, (about.description ?? "").replaceAll("`", "")),
+    h("p", { class: "about" }, plain(about.description)),
     parameters.length > 0 && h("div", {}, h("h3", {}, "In the address"), fields(asSchema(parameters), document)),
     ...Object.values(requestBody?.content ?? {}).filter(({ schema }) => schema?.$ref).map(({ schema }) =>
       h("details", {}, h("summary", {}, "Fields of the body"), fields(schema, document))),
@@ -45,7 +45,7 @@ function shell(method, path, { parameters = [] }, { body, binary }) {
 
 function answer(status, { description, content = {} }) {
   const shown = Object.entries(content).filter(([, { example }]) => example !== undefined);
-  const line = [h("code", {}, status === "default" ? "else" : status), ` ${(description ?? "").replaceAll("`", "")}`];
+  const line = [h("code", {}, status === "default" ? "else" : status), ` ${plain(description)}`];
   if (shown.length === 0) return h("p", { class: "answer" }, ...line);
   return h("details", { class: "answer" }, h("summary", {}, ...line), ...shown.map(([kind, { example }]) =>
     h("figure", {}, h("figcaption", { class: "small" }, kind), pasted(typeof example === "string" ? example : JSON.stringify(example, null, 2)))));
@@ -73,6 +73,8 @@ function asSchema(parameters) {
   };
 }
 
-const firstLine = (text = "") => text.split(/(?<=\.)\s/)[0].replaceAll("`", "");
+/** A docstring as paragraphs: its lines are joined. */
+export const plain = (text = "") => text.trim().replaceAll("`", "").replace(/(?<!\n)\n(?!\n)/g, " ");
+const firstLine = (text = "") => plain(text).split(/(?<=\.)\s/)[0];
 const good = (status) => (status.startsWith("2") ? 0 : status === "default" ? 2 : 1);
 const goodFirst = ([one], [other]) => good(one) - good(other) || one.localeCompare(other);
