@@ -69,12 +69,13 @@ def serve(
       tiller serve --config tiller.toml --print-config
     """
     from service.configuration import configure
-    from service.serve import serve as run
 
     configuration = configure(flags)
     if print_config:
         typer.echo(configuration.as_toml(), nl=False)
         return
+    from service.serve import serve as run
+
     raise typer.Exit(run(configuration.settings, say=_say))
 
 
