@@ -22,22 +22,23 @@ from functools import partial
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from service import errors, logs
+from service import errors
 from service.body import BodyGuard, Large
-from service.closing import Closing
 from service.database import Database
-from service.holdings import complete
+from service.holdings.keeper import Keeper
+from service.holdings.reading import complete
 from service.jobs import Checker, JobQueue, JobTable, Launch
-from service.keeper import Keeper
-from service.metrics import Metrics
+from service.operations import logs
+from service.operations.closing import Closing
+from service.operations.metrics import Metrics
+from service.operations.tracing import Traces
+from service.operations.visits import Drain, Visit, Visits
 from service.protection.gate import Gate
 from service.protection.guards import Guards
 from service.protection.shell import Shell
 from service.resident import Loaded, Resident
 from service.routes import ROUTERS, probes
 from service.settings import Settings
-from service.tracing import Traces
-from service.visits import Drain, Visit, Visits
 from steering.version import __version__
 
 _ABOUT = """Text from a language model whose hidden states stay inside the regions you allow.

@@ -104,7 +104,7 @@ def demo(
 
     Ends with 0 when every steered answer was steered and no stored value was outside its bound; says why otherwise.
     """
-    from service.demo import run_demo
+    from service.demo.run import run_demo
 
     raise typer.Exit(run_demo(model=model, probes=probes))
 

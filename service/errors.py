@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from service import visits
+from service.operations import visits
 from service.validation import describe_validation, printable
 from steering.errors import (
     DeadlineExceeded,
@@ -204,7 +204,7 @@ def _document(error: ApiError) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a reply of the one shape; what has no handler here is left to `service.visits`."""
+    """Make every error of `app` a reply of the one shape; what has no handler here is left to `Visits`."""
 
     async def on_api(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)

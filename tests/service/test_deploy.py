@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.cli import main
 from service.configuration import configure
-from service.metrics import Metrics
+from service.operations.metrics import Metrics
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service import streaming
-from service.feed import Feed
+from service.streaming import stream as streaming
+from service.streaming.feed import Feed
 from steering import LanguageModel
 from steering.engine import News
 from steering.writing import Writing
