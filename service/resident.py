@@ -7,6 +7,7 @@ its self-test.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
 import time
@@ -138,7 +139,8 @@ class Resident:
 
     async def aside(self, work: Callable[[], Result]) -> Result:
         """Run `work` where prompts are tokenised and queued: one thread, in order, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._admission, work)
+        run = contextvars.copy_context().run  # the visit and its request id go along
+        return await asyncio.get_running_loop().run_in_executor(self._admission, run, work)
 
     def check_alive(self) -> None:
         """Raise ApiError 503 when this process will never answer (again); loading is no such case."""

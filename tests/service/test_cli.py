@@ -18,7 +18,8 @@ import pytest
 import service.resident
 import service.serve
 from service.cli import main
-from service.settings import Settings, read_settings
+from service.configuration import read_settings
+from service.settings import Settings
 from steering import LanguageModel, save_probe
 from steering.errors import InvalidRequest
 from steering.version import __version__
