@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request as HttpRequest
 
+from service import visits
 from service.errors import CLIENT_GONE, INVALID, ApiError, describe, not_applied
 from service.orders import Order, Prompt
 from service.protection.ledger import Account, account_of
@@ -107,6 +108,13 @@ def admit(
         take_back(futures)
         raise
     account.charge(read)
+    constraints = [] if plan is None else plan.constraints
+    visits.admitted(
+        futures,
+        probes=[constraint.probe.id for constraint in constraints],
+        mode="none" if steering is None else steering.mode,
+        prompts=order.prompts,
+    )
     return rows, futures
 
 

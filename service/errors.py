@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from service import visits
 from service.validation import describe_validation, printable
 from steering.errors import (
     DeadlineExceeded,
@@ -33,7 +34,7 @@ from steering.errors import (
     UnsupportedSteering,
 )
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger("tiller")
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ EVALUATION_NOT_FOUND = Kind(404, "not_found_error", "evaluation_not_found")
 EVALUATION_NOT_DONE = Kind(409, "conflict_error", "evaluation_not_done")
 EVALUATION_OVER = Kind(409, "conflict_error", "evaluation_over")
 EVALUATION_CANCELLED = Kind(410, "conflict_error", "evaluation_cancelled")
-NO_EVALUATIONS = Kind(501, "unavailable_error", "evaluations_not_available")
+NO_EVALUATIONS = Kind(400, "invalid_request_error", "evaluations_not_available")
 EVALUATIONS_FULL = Kind(503, "unavailable_error", "evaluations_full")
 LOADING = Kind(503, "unavailable_error", "loading")
+DRAINING = Kind(503, "unavailable_error", "draining")
 FAILED = Kind(503, "unavailable_error", "engine_failed")
 
 TABLE: dict[type[TillerError], Kind] = {
@@ -175,6 +177,8 @@ def describe(error: TillerError, *, within: str = "", param: str | None = None) 
 
 def reply(error: ApiError) -> JSONResponse:
     """`error` as a response."""
+    full = error.kind is TABLE[EngineUnavailable] and "retry-after" in error.headers
+    visits.refused(error.kind.code, reason="queue_full" if full else error.kind.code)
     return JSONResponse(_document(error), status_code=error.kind.status, headers=error.headers)
 
 
@@ -200,7 +204,7 @@ def _document(error: ApiError) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a reply of the one shape."""
+    """Make every error of `app` a reply of the one shape; what has no handler here is left to `service.visits`."""
 
     async def on_api(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
@@ -208,7 +212,10 @@ def install(app: FastAPI) -> None:
 
     async def on_tiller(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, TillerError)
-        return reply(describe(error))
+        told = describe(error)
+        if told.kind.status == INTERNAL.status:
+            log.error("a request failed for a reason its caller is not told", exc_info=error)
+        return reply(told)
 
     async def on_validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -219,14 +226,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return reply(_routing(request, error))
 
-    async def on_any(request: Request, error: Exception) -> JSONResponse:
-        return reply(internal())
-
     app.add_exception_handler(ApiError, on_api)
     app.add_exception_handler(TillerError, on_tiller)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(Exception, on_any)
 
 
 def _routing(request: Request, error: HTTPException) -> ApiError:
@@ -239,6 +242,13 @@ def _routing(request: Request, error: HTTPException) -> ApiError:
     }
     kind = _ROUTING.get(error.status_code, Kind(error.status_code, "invalid_request_error", "invalid_request"))
     return ApiError(kind, messages.get(error.status_code, str(error.detail)), headers=headers)
+
+
+def draining() -> ApiError:
+    """The refusal of new work by a server that is about to end."""
+    return ApiError(
+        DRAINING, "this server is shutting down and takes no new requests; ask again", headers={"retry-after": "2"}
+    )
 
 
 def _methods(request: Request) -> str:

@@ -7,6 +7,7 @@ its self-test.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
 import time
@@ -146,8 +147,9 @@ class Resident:
         """
         self.get().engine.check_room(self.coming + rows)
         self.coming += rows
+        run = contextvars.copy_context().run  # the visit and its request id go along
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._admission, work)
+            return await asyncio.get_running_loop().run_in_executor(self._admission, run, work)
         finally:
             self.coming -= rows
 

@@ -45,7 +45,7 @@ async def probes(loaded: TheLoaded) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {_BINARY: {"schema": {"type": "string", "format": "binary"}}}}
     },
 )
-async def upload(http: Request, resident: TheResident, keeper: TheKeeper) -> JSONResponse:
+async def upload(http: Request, keeper: TheKeeper) -> JSONResponse:
     """Add a probe: the bytes of its `probe.safetensors`, whose header holds its manifest.
 
     It is checked as any probe is at start, kept over restarts, and can be named as soon as this answers. A version
@@ -59,8 +59,8 @@ async def upload(http: Request, resident: TheResident, keeper: TheKeeper) -> JSO
             "--data-binary @probe.safetensors and that content-type",
             param="content-type",
         )
-    found, new = await asyncio.to_thread(keeper.upload, await http.body())
-    return JSONResponse(_summary(found, resident.get()), status_code=201 if new else 200)
+    found, loaded, new = await asyncio.to_thread(keeper.upload, await http.body())
+    return JSONResponse(_summary(found, loaded), status_code=201 if new else 200)
 
 
 @router.get("/{probe_id}")

@@ -54,6 +54,7 @@ def _answered(whole: dict[str, Any], *, kind: str | None, parts: list[dict[str, 
 
 
 _STEERED: dict[str, Any] = {
+    "policy": None,
     "applied": True,
     "probes": {
         "toxicity@1": {
@@ -121,7 +122,7 @@ _POLICY = "/v1/steering/policies/{name}"
 PUT: Replies = {201: linked(f"get {_POLICY}", f"delete {_POLICY}", name="$request.path.name")}
 MODEL = replied(_CARD)
 
-TOKENIZED = replied({"tokens": [10454, 3902, 253, 655], "count": 4, "max_model_len": 2048})
+TOKENIZED = replied({"tokens": [6403, 1980, 253, 655], "count": 4, "max_model_len": 2048})
 DETOKENIZED = replied({"prompt": "Once upon a time"})
 
 HEALTH = replied({"status": "ok"})
@@ -130,11 +131,21 @@ READY = replied(
         "status": "ready",
         "model": _MODEL,
         "probes": ["language@1", "sentiment@1", "toxicity@1"],
-        "self_test": {"layers": 30, "rows": 8, "violations": 0},
+        "self_test": {"layers": 30, "rows": 60, "violations": 0},
         "waiting": 0,
         "running": 0,
     }
 )
+
+METRICS: Replies = {
+    200: {
+        "description": "Prometheus' text format, or OpenMetrics when `accept` asks for it.",
+        "content": {
+            "text/plain": {"schema": {"type": "string"}, "example": "tiller_num_requests_running 0.0\n"},
+            "application/openmetrics-text": {"schema": {"type": "string"}},
+        },
+    }
+}
 
 CAPABILITIES = replied(
     {
@@ -162,6 +173,9 @@ CAPABILITIES = replied(
         "several_probes_at_one_layer": True,
         "reports": ["summary", "tokens", "none"],
         "streaming": True,
+        "policies": [],
+        "default_policy": None,
+        "allow_opt_out": True,
         "probes": ["language@1", "sentiment@1", "toxicity@1"],
         "limits": {
             "max_constraints": 16,
@@ -175,6 +189,9 @@ CAPABILITIES = replied(
             "chunk_tokens": 128,
             "deadline_seconds": 600.0,
             "max_queue": 256,
+            "max_upload_bytes": 67108864,
+            "max_uploads": 64,
+            "max_policies": 256,
         },
     }
 )

@@ -18,8 +18,9 @@ import pytest
 import service.resident
 import service.serve
 from service.cli import main
+from service.configuration import read_settings
 from service.serve import _listen
-from service.settings import Settings, read_settings
+from service.settings import Settings
 from steering import LanguageModel, save_probe
 from steering.errors import InvalidRequest
 from steering.version import __version__
