@@ -227,20 +227,20 @@ def term(plan: Plan) -> dict[str, Any]:
 def kill(plan: Plan) -> dict[str, Any]:
     """SIGKILL under load, and a restart."""
     with Server(plan.flags, folder=plan.folder) as server:
-        clients = ask(plan, server, "kill", clients=TERM_CLIENTS, seconds=plan.short + 2)
+        clients = ask(plan, server, "kill", clients=TERM_CLIENTS, seconds=plan.limit)
         clients.asking.wait()
         with Keeping(server, model=plan.tiny) as keeping:
             time.sleep(plan.short / 2)
+            keeping.asked.wait(plan.limit)
             server.process.kill()
         server.process.wait()
         report = clients.report()
     with Server(plan.flags, folder=plan.folder, port=server.port) as restarted:
         assert restarted.port == server.port
         missed = keeping.missing()
+    missed += [f"none of the {kind} was kept {keeping.refusal}" for kind, count in keeping.counts.items() if not count]
     row = {"stage": "kill", "kept": keeping.counts, "answered": report["counts"].get("answered", 0)}
-    return row | {
-        "bars_missed": missed + [f"no {kind} was kept" for kind, count in keeping.counts.items() if not count]
-    }
+    return row | {"bars_missed": missed}
 
 
 STAGES: dict[str, Callable[[Plan], dict[str, Any]]] = {

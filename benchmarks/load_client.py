@@ -96,7 +96,7 @@ class Clients:
         self.report = Report()
         self._job, self._fixed, self._alone = job, fixed, alone
         self._bad = bad_ones(max_body_bytes=job.max_body_bytes)
-        self._begun = 0
+        self._begun, self._gone = 0, False
         self._until = time.monotonic() + job.seconds
 
     async def run(self) -> None:
@@ -118,7 +118,7 @@ class Clients:
 
     async def _ask_again(self, http: httpx.AsyncClient, drawn: random.Random) -> None:
         job = self._job
-        while time.monotonic() < self._until and self._begun < job.requests:
+        while time.monotonic() < self._until and self._begun < job.requests and not self._gone:
             self._begun += 1
             fate = drawn.random()
             if fate < job.invalid:
@@ -149,7 +149,7 @@ class Clients:
         except httpx.TransportError as error:
             self.report.counts["cut"] += 1
             self.report.cut.append({"ask": name, "began": began, "error": type(error).__name__})
-            await asyncio.sleep(0.05)
+            self._gone = self._gone or isinstance(error, httpx.ConnectError)  # nobody listens any more
         return None
 
     async def _answered(self, http: httpx.AsyncClient, ask: Ask) -> float | None:
@@ -219,7 +219,8 @@ async def work(job: Job) -> dict[str, Any]:
     """Do the job and report."""
     kept = Path(job.alone)
     async with client_of(job) as http:
-        probes = [probe["id"] for probe in (await http.get("/v1/steering/probes")).json()["data"]]
+        listed = (await http.get("/v1/steering/probes")).json()["data"]
+        probes = [probe["id"] for probe in listed if not probe["uploaded"]]
         fixed = [ask for ask in asks(probes, tokens=job.tokens) if job.streams or not ask.streamed]
         if not kept.exists():
             kept.write_text(json.dumps(await answers_alone(http, fixed)), encoding="utf-8")
