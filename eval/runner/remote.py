@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import httpx
@@ -94,6 +95,10 @@ class HttpWriter:
                 self._ask("POST", "/generate", body)
             except SpecError as error:
                 raise SpecError(f"arm '{arm.name}': {error}", param=error.param) from None
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Nothing is held for it."""
+        return nullcontext()
 
     def write(self, rows: Sequence[Row], decoding: Decoding) -> Iterator[Continuation]:
         """All at once, as many in flight as there are threads; the first failure takes back what has not begun."""

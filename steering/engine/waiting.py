@@ -44,14 +44,17 @@ class Waiting:
         with self._changed:
             return sum(map(len, self._queues.values()))
 
-    def push(self, job: Job) -> bool:
-        """Queue a job; False after `drain`, when nobody would find it. Raises EngineUnavailable when too many wait."""
+    def push(self, *jobs: Job) -> bool:
+        """Queue jobs, together: nobody sees some of them without the others. False after `drain`, when nobody would
+        find them. Raises EngineUnavailable when too many wait.
+        """
         with self._changed:
             if not self._open:
                 return False
-            if sum(map(len, self._queues.values())) >= self._most:
+            if sum(map(len, self._queues.values())) + len(jobs) > self._most:
                 raise EngineUnavailable(f"{self._most} requests are waiting already; try again later", retry_after=1.0)
-            self._queues[job.priority].append(job)
+            for job in jobs:
+                self._queues[job.priority].append(job)
             self._changed.notify()
             return True
 
