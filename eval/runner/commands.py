@@ -55,6 +55,9 @@ def run_command(
     n: Annotated[
         int | None, typer.Option(min=1, help="At most so many prompts of every set, or of every stratum.")
     ] = None,
+    placebos: Annotated[
+        str | None, typer.Option(help="Which arms of a grid get a placebo: all, first or none; the report says so.")
+    ] = None,
     train_data: Annotated[
         list[Path] | None,
         typer.Option(help="JSON lines a probe was trained on: no prompt may stand there. Repeatable."),
@@ -75,7 +78,7 @@ def run_command(
     """
     if model is not None and Path(model).is_dir():
         model = _absolute(model)
-    overrides = {"model": model, "server": server, "probes": _absolute(probes)}
+    overrides = {"model": model, "server": server, "probes": _absolute(probes), "placebos": placebos}
     read = read_spec(spec, data=data, n=n, overrides=overrides)
 
     def load(name: str) -> LanguageModel:

@@ -7,7 +7,7 @@ Lists of values in an arm are a grid; `eval.runner.expansion` has taken them apa
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,9 @@ class Depth(Strict):
     start: Annotated[Number, Field(ge=0, lt=1, alias="from")]
     end: Annotated[Number, Field(gt=0, le=1, alias="to")] = 1.0
 
+
+Placebos = Literal["all", "first", "none"]
+"""Of every grid of arms."""
 
 Layers = Annotated[
     Word | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | Depth,
@@ -175,6 +178,9 @@ class Spec(Strict):
     samples: Annotated[int, Field(ge=1)] = 1
     """Continuations of each prompt under each arm."""
     arms: Annotated[list[ArmSpec], Field(min_length=1)]
+    placebos: Placebos = "all"
+    """Which arms of a grid get their same-norm placebo: `first` is a third less to write, and no other arm of the grid
+    can then carry a claim, which the report says."""
     scorers: Annotated[list[ScorerSpec], Field(min_length=1)]
     neutral: Neutral | None = None
     train_data: list[Word] = Field(default=[])
