@@ -19,7 +19,7 @@ from eval.record import Record
 from eval.report.model import ArmReport, Judge, RunReport
 from eval.report.words import ABSENT, counted, difference, number
 from eval.runner.errors import SpecError
-from steering.page.document import Block, Page, Paragraph, Section, Strong, Table, Words
+from steering.page.document import Aside, Block, Page, Paragraph, Section, Strong, Table, Words
 from steering.probe import ranges
 
 _PUSH = ("lower", "upper", "space", "strength", "max_dose", "coefficient", "gains")
@@ -126,37 +126,41 @@ def equal_section(run: RunReport, *, budget: float = BUDGET, against: str | None
 
 def equal_table(found: Equal) -> Table:
     """Method by method."""
-    rival = next((contest.against for contest in found.contests.values()), None)
-    header = ("method", "relief", "share of unsteered", "its placebo", "pushed to", "less the first", "times the first")
-    rows = tuple(_row(found, one, rival) for one in found.methods)
+    header = (
+        "method", "relief", "of unsteered", "its placebo", "less the first", "times the first", "pushed to",
+    )  # fmt: skip
+    rows = tuple(_row(found, one) for one in found.methods)
     return Table(header, rows, align="left", stacked=True)
 
 
-def _row(found: Equal, one: Relief, rival: str | None) -> tuple[Words, ...]:
+def _row(found: Equal, one: Relief) -> tuple[Words, ...]:
     contest, sham = found.contests.get(one.method), found.placebos.get(one.method)
-    ratio: Words = (ABSENT,)
-    if contest is not None and not math.isnan(contest.ratio):
-        twice = contest.at_least(2)
-        ratio = ((Strong if twice else str)(f"{contest.ratio:.1f}"), "" if contest.apart else " (intervals overlap)")
+    times: Words = (ABSENT,)
+    if contest is not None and not math.isnan(contest.ratio) and contest.ratio > 0:
+        ratio = f"{contest.ratio:.1f} "
+        times = (Strong(ratio) if contest.at_least(2) else ratio, *(() if contest.apart else (Aside("overlapping"),)))
+    share = f"{100 * one.share.value:.0f}% "
     return (
         (one.method,),
         difference(one.relief),
-        (f"{100 * one.share.value:.0f}% [{100 * one.share.low:.0f}, {100 * one.share.high:.0f}]",),
+        (share, Aside(f"[{100 * one.share.low:.0f}, {100 * one.share.high:.0f}]")),
         (ABSENT,) if sham is None else difference(sham.relief),
-        (_place(one),),
         (ABSENT,) if contest is None else difference(contest.difference),
-        ratio,
+        times,
+        (_place(one),),
     )
 
 
 def _place(one: Relief) -> str:
     """Where the path ended, in the names of its arms."""
     below = int(one.stop.place)
-    names = ("nothing", *one.settings)
+    names = ("unsteered", *one.settings)
     if not one.stop.spent:
-        return f"{names[-1]}, to its end, perplexity {one.stop.perplexity:.1f}"
+        return f"its end, {names[-1]}, perplexity {one.stop.perplexity:.1f}"
     part = one.stop.place - below
-    return names[below] if part == 0 else f"{100 * part:.0f}% of the way from {names[below]} to {names[below + 1]}"
+    if part == 0:
+        return names[below]
+    return f"{100 * part:.0f}% of the way to {names[below + 1]}{f' from {names[below]}' if below else ''}"
 
 
 def _held(run: RunReport, arm: ArmReport) -> list[Mapping[str, Any]]:
