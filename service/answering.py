@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request as HttpRequest
 
 from service.errors import CLIENT_GONE, INVALID, ApiError, describe, not_applied
 from service.orders import Order, Prompt
+from service.protection.ledger import Account, account_of
 from service.resident import Loaded, Resident
 from service.schemas import MAX_SEED, Usage
+from steering.engine import Listener
 from steering.errors import InvalidRequest
 from steering.plan import Plan
 from steering.requests import Completion, Request, encode
 
 MAX_REPORTED = 1 << 18
 """Log-probabilities one answer may hold, rivals included: some 10 MB as JSON."""
+
+Result = TypeVar("Result")
 
 log = logging.getLogger("uvicorn.error")
 
@@ -42,16 +46,28 @@ class Choice:
     steering: dict[str, Any] | None
     """The report as plain values; None without a plan, or when `report` is 'none'."""
 
+    @classmethod
+    def of(
+        cls, index: int, row: Request, completion: Completion, order: Order, *, report: dict[str, Any] | None
+    ) -> Choice:
+        """The choice of the row with this number in `order`."""
+        assert not isinstance(row.prompt, str), "rows are queued as token ids"
+        asked = order.prompts[index % order.rows // order.n]
+        return cls(index, row.sampling.seed, asked, row.prompt, completion, index >= order.rows, report)
+
 
 async def answer(order: Order, http: HttpRequest, resident: Resident) -> list[Choice]:
     """Run `order` and return its choices: all steered ones first, then their unsteered twins if asked for.
 
     When the client leaves, its rows are taken back, those that run between two steps. Raises ApiError or TillerError.
     """
-    rows, futures = await resident.aside(partial(_admit, order, resident.get()))
-    completions = await _unless_disconnected(futures, http)
+    rows, futures = await resident.aside(partial(admit, order, resident.get(), account_of(http)))
+    try:
+        completions = await unless_disconnected(asyncio.gather(*map(asyncio.wrap_future, futures)), http)
+    finally:
+        take_back(futures)
     return [
-        _choice(index, row, completion, order)
+        choice_of(index, row, completion, order)
         for index, (row, completion) in enumerate(zip(rows, completions, strict=True))
     ]
 
@@ -63,25 +79,34 @@ def usage(choices: Sequence[Choice], order: Order) -> Usage:
     return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
 
-def _admit(order: Order, loaded: Loaded) -> tuple[list[Request], list[Future[Completion]]]:
-    """Check everything, then queue all rows or none. Runs in the admission thread."""
+def admit(
+    order: Order,
+    loaded: Loaded,
+    account: Account,
+    listener: Callable[[int], Listener | None] = lambda row: None,
+) -> tuple[list[Request], list[Future[Completion]]]:
+    """Check everything, then queue all rows or none, each with its listener, on `account`. In the admission thread."""
     steering = order.steering
-    plan = None if steering is None else steering.to_plan(loaded.probes, lm=loaded.engine.lm, seed=order.sampling.seed)
+    plan = None if steering is None else steering.to_plan(order.probes, lm=loaded.engine.lm, seed=order.sampling.seed)
     for warning in () if plan is None else plan.warnings:
         log.warning(warning)
     prompts = [_encoded(order, index, loaded) for index in range(len(order.prompts))]
     _check_reported(prompts, order)
+    read = sum(map(len, prompts))
+    account.reserve(read + order.most_written)
     futures: list[Future[Completion]] = []
     try:
         rows = _rows(prompts, plan, order)
-        for row in rows:
-            futures.append(loaded.engine.submit(row, priority=order.priority, seconds=order.seconds))
+        for at, row in enumerate(rows):
+            told = listener(at) if order.score_only else account.counted(listener(at))
+            futures.append(loaded.engine.submit(row, priority=order.priority, seconds=order.seconds, listener=told))
     except InvalidRequest as error:  # prompts and settings have been checked: what is left is the plan
-        _take_back(futures)
+        take_back(futures)
         raise describe(error, within="steering") from None
     except BaseException:
-        _take_back(futures)
+        take_back(futures)
         raise
+    account.charge(read)
     return rows, futures
 
 
@@ -101,7 +126,7 @@ def _check_reported(prompts: Sequence[tuple[int, ...]], order: Order) -> None:
     if order.logprobs is None:
         return
     read = sum(map(len, prompts)) * order.n if order.echo else 0
-    tokens = (read + order.rows * order.sampling.max_tokens) * _copies(order)
+    tokens = read * order.copies + order.most_written
     if tokens * (1 + order.logprobs) > MAX_REPORTED:
         raise ApiError(
             INVALID,
@@ -109,10 +134,6 @@ def _check_reported(prompts: Sequence[tuple[int, ...]], order: Order) -> None:
             "log-probabilities of one answer; ask for fewer beside each, or split the request",
             param="logprobs",
         )
-
-
-def _copies(order: Order) -> int:
-    return 2 if order.steering is not None and order.steering.baseline else 1
 
 
 def _rows(prompts: Sequence[tuple[int, ...]], plan: Plan | None, order: Order) -> list[Request]:
@@ -129,40 +150,39 @@ def _rows(prompts: Sequence[tuple[int, ...]], plan: Plan | None, order: Order) -
         for prompt in prompts
         for i in range(order.n)
     ]
-    twins = [replace(row, plan=None, token_scores=False) for row in rows] if _copies(order) == 2 else []
+    twins = [replace(row, plan=None, token_scores=False) for row in rows] if order.copies == 2 else []
     return rows + twins
 
 
-async def _unless_disconnected(futures: Sequence[Future[Completion]], http: HttpRequest) -> list[Completion]:
+async def unless_disconnected(work: Awaitable[Result], http: HttpRequest) -> Result:
+    """What `work` comes to. Raises ApiError, and gives it up, when the client leaves before."""
+
     async def gone() -> None:
         while (await http.receive())["type"] != "http.disconnect":
             pass
 
-    answers = asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
-    leaving = asyncio.ensure_future(gone())
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
     try:
-        first: set[asyncio.Future[Any]] = {answers, leaving}
+        first: set[asyncio.Future[Any]] = {working, leaving}
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-        if not answers.done():
+        if not working.done():
             raise ApiError(CLIENT_GONE, "the client left before its answer was ready")
-        return list(answers.result())
+        return working.result()
     finally:
         leaving.cancel()
-        answers.cancel()
-        _take_back(futures)
+        working.cancel()
 
 
-def _choice(index: int, row: Request, completion: Completion, order: Order) -> Choice:
+def choice_of(index: int, row: Request, completion: Completion, order: Order) -> Choice:
+    """A row that has ended, as its choice. Raises ApiError 500 when it was to be steered and that is not proved."""
     baseline = index >= order.rows
     if order.steering is not None and order.steering.mode != "off" and not baseline:
         _demand_applied(row.plan, completion)
     if order.score_only:
         completion = _scored(completion)
     quiet = order.steering is None or order.steering.report == "none"
-    report = None if quiet or completion.steering is None else completion.steering.to_json()
-    assert not isinstance(row.prompt, str), "rows are queued as token ids"
-    asked = order.prompts[index % order.rows // order.n]
-    return Choice(index, row.sampling.seed, asked, row.prompt, completion, baseline, report)
+    report = None if quiet or completion.steering is None else {"policy": order.policy, **completion.steering.to_json()}
+    return Choice.of(index, row, completion, order, report=report)
 
 
 def _scored(completion: Completion) -> Completion:
@@ -197,6 +217,7 @@ def _demand_applied(plan: Plan | None, completion: Completion) -> None:
         raise not_applied()
 
 
-def _take_back(futures: Sequence[Future[Completion]]) -> None:
+def take_back(futures: Sequence[Future[Completion]]) -> None:
+    """Give up the rows that still run; the others do not notice."""
     for future in futures:
         future.cancel()

@@ -10,13 +10,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from service import errors
-from service.body import BodyGuard
+from service.body import BodyGuard, Large
 from service.database import Database
 from service.errors import ErrorBody
+from service.holdings import complete
+from service.jobs import Checker, JobQueue, JobTable, Launch
+from service.keeper import Keeper
+from service.protection.gate import Gate
+from service.protection.guards import Guards
+from service.protection.shell import Shell
 from service.resident import Loaded, Resident
-from service.routes import generate, openai_api, operations, steering_api
+from service.routes import ROUTERS, probes
 from service.settings import Settings
 from steering.version import __version__
 
@@ -28,23 +35,45 @@ stored value. The algebra guarantees the probe, not the text.
 
 
 def create_app(
-    load: Callable[[], Loaded], settings: Settings, *, announce: Callable[[Resident], None] = lambda resident: None
+    load: Callable[[], Loaded],
+    settings: Settings,
+    *,
+    announce: Callable[[Resident], None] = lambda resident: None,
+    url: str | None = None,
 ) -> FastAPI:
     """An app that calls `load` once, in the background, when it starts.
 
-    `announce` is called from that thread when loading has ended, well or not (`Resident.failure`).
+    The key TILLER_API_KEY of the environment, if there is one, is read here. `announce` is called from the loading
+    thread when it has ended, well or not (`Resident.failure`). `url` is where the app can be reached from this
+    machine; without it evaluations are refused.
     """
+    guards = Guards(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.settings = settings
-        app.state.database = await asyncio.to_thread(Database, settings.state_folder())
-        app.state.resident = resident = Resident(load, announce=announce)
+        app.state.settings, app.state.guards = settings, guards
+        app.state.database = database = await asyncio.to_thread(Database, settings.state_folder())
+        await asyncio.to_thread(guards.open, database)
+        launch = Launch(settings, url)
+        guards.keyring.lend("jobs", launch.key)
+        app.state.jobs = jobs = JobQueue(JobTable(database), launch)
+        app.state.checker = checker = Checker(launch)
+
+        def ready(resident: Resident) -> None:
+            if resident.failure is None and url is not None:
+                jobs.begin()
+            announce(resident)
+
+        app.state.resident = resident = Resident(lambda: complete(load(), settings, database), announce=ready)
+        app.state.keeper = Keeper(resident, settings, database)
         resident.start()
         try:
             yield
         finally:
+            await asyncio.to_thread(checker.close)
+            await asyncio.to_thread(jobs.close)
             resident.close()
+            await asyncio.to_thread(guards.close)
 
     app = FastAPI(
         title="Tiller",
@@ -54,8 +83,19 @@ def create_app(
         responses={"default": {"model": ErrorBody, "description": "A refusal, always of this shape"}},
         redoc_url=None,
     )
-    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes)
+    upload = Large(settings.max_upload_bytes, flag="--max-upload-bytes")
+    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, large={("POST", probes.UPLOADS): upload})
+    app.add_middleware(Gate, guards=guards, origins=settings.cors_origin)
+    if settings.cors_origin:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["retry-after", "x-request-id"],
+        )
+    app.add_middleware(Shell, hosts=settings.hosts, body_seconds=settings.body_seconds)
     errors.install(app)
-    for module in (generate, openai_api, steering_api, operations):
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     return app

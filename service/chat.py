@@ -14,8 +14,10 @@ from steering.models import LanguageModel
 _ROLES = {"developer": "system"}
 
 
-def chat_prompt(lm: LanguageModel, messages: Sequence[Message]) -> tuple[int, ...]:
-    """Token ids up to where the assistant's answer begins.
+def chat_prompt(
+    lm: LanguageModel, messages: Sequence[Message], *, add_special_tokens: bool = False, answer: bool = True
+) -> tuple[int, ...]:
+    """Token ids of a conversation, up to where the assistant's `answer` begins.
 
     The template writes the special tokens itself, so none are added when its text is tokenised.
     """
@@ -32,7 +34,7 @@ def chat_prompt(lm: LanguageModel, messages: Sequence[Message]) -> tuple[int, ..
             raise ApiError(INVALID, f"message {index} holds a lone surrogate; send valid UTF-8", param=where)
     turns = [{"role": _ROLES.get(message.role, message.role), "content": message.text} for message in messages]
     try:
-        text = lm.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = lm.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer)
     except TemplateError as error:
         raise ApiError(INVALID, f"the model's chat template refuses this: {error}", param="messages") from None
-    return tuple(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return tuple(lm.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])

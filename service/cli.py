@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from service.protection.commands import app as keys_app
 from steering.commandline import run_app
 from steering.errors import ModelError
 
@@ -21,6 +22,7 @@ Examples:
   tiller demo                      see it work: unsteered and steered, side by side
   tiller serve                     serve the embedded model on 127.0.0.1:8000
   tiller serve --model Qwen/Qwen3-0.6B --probes DIR
+  tiller keys add alice            make a key; from then on the server demands one
   tiller probe train --help        make a probe from labelled texts
 
 Every setting of serve may also stand in the environment as TILLER_<NAME>; a flag is stronger.
@@ -36,6 +38,7 @@ app = typer.Typer(
 )
 model_app = typer.Typer(help="The embedded model, whose weights come inside a package.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
+app.add_typer(keys_app, name="keys")
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -60,7 +63,16 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes any free one. [default: 8000]")] = None,
     allow_public: Annotated[
-        bool | None, typer.Option("--allow-public", help="Listen beyond this machine although there are no keys yet.")
+        bool | None, typer.Option("--allow-public", help="Listen beyond this machine although there are no keys.")
+    ] = None,
+    require_key: Annotated[
+        bool | None, typer.Option("--require-key", help="Demand a key even while there is none.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A name to answer to besides localhost and addresses; repeatable.")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="A site whose pages may use this server; repeatable. [default: none]")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, balanced or auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
@@ -85,6 +97,30 @@ def serve(
     max_prompts: Annotated[int | None, typer.Option(help="Continuations per request. [default: 32]")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Largest max_tokens. [default: 1024]")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Largest request body. [default: 1048576]")] = None,
+    max_connections: Annotated[int | None, typer.Option(help="Connections at a time. [default: 512]")] = None,
+    max_requests_per_key: Annotated[
+        int | None, typer.Option(help="Requests of one key at a time. [default: 128]")
+    ] = None,
+    header_seconds: Annotated[
+        float | None, typer.Option(help="Time for a request's head to arrive. [default: 10]")
+    ] = None,
+    body_seconds: Annotated[float | None, typer.Option(help="Time for its body to arrive. [default: 60]")] = None,
+    write_seconds: Annotated[
+        float | None, typer.Option(help="Time for a caller to read what waits for it. [default: 60]")
+    ] = None,
+    max_upload_bytes: Annotated[int | None, typer.Option(help="Largest uploaded probe. [default: 67108864]")] = None,
+    max_uploads: Annotated[int | None, typer.Option(help="Uploaded probes kept at a time. [default: 64]")] = None,
+    default_policy: Annotated[
+        str | None, typer.Option(help="Policy of requests without steering. [default: none, they are unsteered]")
+    ] = None,
+    allow_opt_out: Annotated[
+        bool | None, typer.Option("--allow-opt-out/--no-opt-out", help="Whether requests may leave the default policy.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of data files that evaluations may read.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Evaluations at a time. [default: 1]")] = None,
+    jobs_load_model: Annotated[
+        bool | None, typer.Option(help="Evaluations load the model once more, on the CPU. [default: an embedded one]")
+    ] = None,
     drain_seconds: Annotated[int | None, typer.Option(help="Time to finish after SIGTERM. [default: 60]")] = None,
     log_level: Annotated[str | None, typer.Option(help="critical, error, warning, info or debug.")] = None,
 ) -> None:

@@ -29,6 +29,7 @@ class Database:
         self.path = folder / "tiller.db"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.touch(mode=0o600)  # digests of keys, texts of jobs; SQLite's other files take after it
             self._migrate()
         except (OSError, sqlite3.Error) as error:
             raise ModelError(

@@ -6,8 +6,10 @@ knows: routes, bodies, validation. A 5xx that is our own fault says nothing of p
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -30,6 +32,8 @@ from steering.errors import (
     UnsupportedSteering,
 )
 
+log = logging.getLogger("uvicorn.error")
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -46,8 +50,38 @@ INVALID = Kind(400, "invalid_request_error", "invalid_request")
 UNSUPPORTED = Kind(400, "invalid_request_error", "unsupported")
 BAD_JSON = Kind(400, "invalid_request_error", "invalid_json")
 BODY_TOO_LARGE = Kind(413, "invalid_request_error", "body_too_large")
+BAD_MEDIA = Kind(415, "invalid_request_error", "unsupported_media_type")
+TOO_SLOW = Kind(408, "invalid_request_error", "body_timeout")
+INVALID_PROBE = Kind(400, "invalid_request_error", "invalid_probe")
+PROBE_EXISTS = Kind(409, "conflict_error", "probe_exists")
+PROBE_SHIPPED = Kind(409, "conflict_error", "probe_shipped")
+PROBE_IN_USE = Kind(409, "conflict_error", "probe_in_use")
+TOO_MANY_PROBES = Kind(409, "conflict_error", "too_many_probes")
+POLICY_NOT_FOUND = Kind(404, "not_found_error", "policy_not_found")
+POLICY_BROKEN = Kind(409, "conflict_error", "policy_broken")
+POLICY_IN_USE = Kind(409, "conflict_error", "policy_in_use")
+TOO_MANY_POLICIES = Kind(409, "conflict_error", "too_many_policies")
+OPT_OUT = Kind(403, "permission_error", "opt_out_not_allowed")
+RELOAD_REFUSED = Kind(409, "conflict_error", "reload_refused")
+STORAGE = Kind(507, "unavailable_error", "storage_failed")
 MODEL_NOT_FOUND = Kind(404, "not_found_error", "model_not_found")
+UNAUTHENTICATED = Kind(401, "authentication_error", "invalid_api_key")
+FOREIGN_ORIGIN = Kind(403, "permission_error", "origin_not_allowed")
+UNKNOWN_HOST = Kind(403, "permission_error", "host_not_allowed")
+RATE_LIMITED = Kind(429, "rate_limit_error", "rate_limit_exceeded")
+INSUFFICIENT_QUOTA = Kind(429, "rate_limit_error", "insufficient_quota")
+NOT_HTTP = Kind(400, "invalid_request_error", "invalid_http")
+HEAD_TOO_SLOW = Kind(408, "invalid_request_error", "head_timeout")
+URL_TOO_LONG = Kind(414, "invalid_request_error", "url_too_long")
+HEADERS_TOO_LARGE = Kind(431, "invalid_request_error", "headers_too_large")
+TOO_MANY_CONNECTIONS = Kind(503, "unavailable_error", "too_many_connections")
 CLIENT_GONE = Kind(499, "invalid_request_error", "client_disconnected")
+EVALUATION_NOT_FOUND = Kind(404, "not_found_error", "evaluation_not_found")
+EVALUATION_NOT_DONE = Kind(409, "conflict_error", "evaluation_not_done")
+EVALUATION_OVER = Kind(409, "conflict_error", "evaluation_over")
+EVALUATION_CANCELLED = Kind(410, "conflict_error", "evaluation_cancelled")
+NO_EVALUATIONS = Kind(501, "unavailable_error", "evaluations_not_available")
+EVALUATIONS_FULL = Kind(503, "unavailable_error", "evaluations_full")
 LOADING = Kind(503, "unavailable_error", "loading")
 FAILED = Kind(503, "unavailable_error", "engine_failed")
 
@@ -105,7 +139,7 @@ def describe(error: TillerError, *, within: str = "", param: str | None = None) 
     """A TillerError as its caller should see it. `within` is put before the field it names; `param` is its default."""
     kind = next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
     if kind is INTERNAL:
-        return _internal()
+        return internal()
     if kind is NOT_APPLIED:
         return not_applied()
     named = getattr(error, "param", None) or param
@@ -120,14 +154,29 @@ def describe(error: TillerError, *, within: str = "", param: str | None = None) 
 
 
 def reply(error: ApiError) -> JSONResponse:
-    """`error` as a response. Lone surrogates a caller may have sent are escaped, for they have no UTF-8."""
+    """`error` as a response."""
+    return JSONResponse(_document(error), status_code=error.kind.status, headers=error.headers)
+
+
+def document_of(error: Exception) -> dict[str, Any]:
+    """Any error as the body of a refusal, for where a status has been sent. What nobody raised on purpose is logged."""
+    if isinstance(error, ApiError):
+        return _document(error)
+    if isinstance(error, TillerError):
+        return _document(describe(error))
+    log.error("a stream ended in an error of the server's own", exc_info=error)
+    return _document(internal())
+
+
+def _document(error: ApiError) -> dict[str, Any]:
+    """Lone surrogates a caller may have sent are escaped, for they have no UTF-8."""
     detail = ErrorDetail(
         message=printable(error.message),
         type=error.kind.type,
         param=None if error.param is None else printable(error.param),
         code=error.kind.code,
     )
-    return JSONResponse(ErrorBody(error=detail).model_dump(), status_code=error.kind.status, headers=error.headers)
+    return ErrorBody(error=detail).model_dump()
 
 
 def install(app: FastAPI) -> None:
@@ -151,7 +200,7 @@ def install(app: FastAPI) -> None:
         return reply(_routing(request, error))
 
     async def on_any(request: Request, error: Exception) -> JSONResponse:
-        return reply(_internal())
+        return reply(internal())
 
     app.add_exception_handler(ApiError, on_api)
     app.add_exception_handler(TillerError, on_tiller)
@@ -180,5 +229,6 @@ def not_applied() -> ApiError:
     )
 
 
-def _internal() -> ApiError:
+def internal() -> ApiError:
+    """The refusal of a request on which we failed."""
     return ApiError(INTERNAL, "the server failed on this request; its log says why, and nothing was returned for it")

@@ -6,6 +6,7 @@ that ended a text is among them, as it is among its `token_ids` and in `usage`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from service.answering import Choice
@@ -46,6 +47,13 @@ def completion(choice: Choice, tokens: TokenText, *, prompt: str | None) -> dict
         entries = [*(choice.completion.prompt_logprobs or ()), *new]
         ids = [*choice.prompt_ids, *ids]
         offsets = [*tokens.offsets(choice.prompt_ids, prompt), *(len(prompt) + at for at in offsets)]
+    return lists(ids, entries, offsets, tokens)
+
+
+def lists(
+    ids: Sequence[int], entries: Sequence[TokenLogprob | None], offsets: Sequence[int], tokens: TokenText
+) -> dict[str, Any]:
+    """The four lists, of tokens with these ids that begin at these places of the text."""
     return {
         "tokens": [tokens.name_of(token) for token in ids],
         "token_logprobs": [None if entry is None else _finite(entry.logprob) for entry in entries],

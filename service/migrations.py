@@ -14,12 +14,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT""",
         """CREATE TABLE keys (
             name TEXT PRIMARY KEY,
-            salt BLOB NOT NULL,
-            digest BLOB NOT NULL,
             created REAL NOT NULL,
             expires REAL, -- NULL: never
+            revoked REAL, -- NULL: not yet; the row stays, so that a server whose last key went is closed, not open
             requests_per_minute INTEGER, -- NULL: no limit
             tokens_per_day INTEGER -- NULL: no limit
+        ) STRICT""",
+        """CREATE TABLE secrets (
+            key TEXT NOT NULL, -- keys.name; two rows while a rotated secret is still good
+            salt BLOB NOT NULL,
+            digest BLOB NOT NULL,
+            until REAL -- NULL: as long as its key
+        ) STRICT""",
+        """CREATE TABLE usage (
+            key TEXT NOT NULL,
+            day INTEGER NOT NULL, -- since 1970, UTC
+            tokens INTEGER NOT NULL,
+            PRIMARY KEY (key, day)
         ) STRICT""",
         """CREATE TABLE jobs (
             id TEXT PRIMARY KEY,
@@ -29,7 +40,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             error TEXT,
             created REAL NOT NULL,
             started REAL,
-            ended REAL
+            ended REAL,
+            interrupted INTEGER NOT NULL DEFAULT 0 -- servers that ended while it ran
         ) STRICT""",
     ),
 )

@@ -16,8 +16,6 @@ _ANY = object()
 """For fields that never change an answer."""
 
 _COMMON: dict[str, tuple[Any, ...]] = {
-    "stream": (False,),
-    "stream_options": (),
     "user": (_ANY,),
     "safety_identifier": (_ANY,),
     "prompt_cache_key": (_ANY,),
@@ -25,7 +23,6 @@ _COMMON: dict[str, tuple[Any, ...]] = {
     "store": (False,),
     "service_tier": ("auto", "default"),
 }
-_LATER = {"stream": "streaming comes with a later release; send stream: false"}
 
 
 class _Neutral(Strict):
@@ -41,15 +38,15 @@ class _Neutral(Strict):
         for name, allowed in cls.neutral.items():
             value = data.get(name)
             if value is not None and _ANY not in allowed and value not in allowed:
-                way_out = _LATER.get(name) or (
-                    f"this server has it only as {' or '.join(shown(item) for item in (*allowed, None))}; leave it out"
+                here = " or ".join(shown(item) for item in (*allowed, None))
+                raise refusal(
+                    "unsupported", f"{name} is {shown(value)}: this server has it only as {here}; leave it out", at=name
                 )
-                raise refusal("unsupported", f"{name} is {shown(value)}: {way_out}", at=name)
         return {key: value for key, value in data.items() if key not in cls.neutral}
 
 
 class CompletionRequest(GenerationFields, _Neutral):
-    """`POST /v1/completions`. Also taken at their neutral value: stream, best_of, suffix and their kin."""
+    """`POST /v1/completions`. Also taken at their neutral value: best_of, suffix and their kin."""
 
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = _COMMON | {"best_of": (1,), "suffix": ("",)}
 

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.errors import INVALID, ApiError
+from service.policies import chosen
+from service.resident import Loaded
 from service.schemas import GenerationFields
 from service.settings import Settings
 from service.steering_field import SteeringField
 from steering.engine import Priority
 from steering.sampling import Sampling
+from steering.store import ProbeStore
 
 Prompt = str | tuple[int, ...]
 
@@ -25,6 +28,10 @@ class Order:
     """What the caller called each prompt, for errors."""
     sampling: Sampling
     steering: SteeringField | None
+    policy: str | None
+    """The policy `steering` comes from, if it does"""
+    probes: ProbeStore
+    """Those there were when it was understood: what is changed meanwhile does not touch it"""
     n: int
     priority: Priority
     seconds: float
@@ -41,12 +48,23 @@ class Order:
         """Continuations, unsteered twins not counted."""
         return len(self.prompts) * self.n
 
+    @property
+    def copies(self) -> int:
+        """2 when every continuation has an unsteered twin, else 1."""
+        return 2 if self.steering is not None and self.steering.baseline else 1
+
+    @property
+    def most_written(self) -> int:
+        """Tokens all rows, twins included, may write together."""
+        return self.rows * self.copies * self.sampling.max_tokens
+
 
 def order_of(
     body: GenerationFields,
     prompts: Sequence[Prompt],
     *,
     names: Sequence[str],
+    loaded: Loaded,
     settings: Settings,
     max_tokens: int | None,
     default: int,
@@ -56,15 +74,18 @@ def order_of(
 ) -> Order:
     """The order of a request; its seed is drawn if it gave none. `max_tokens` was called `param`, `default` if None.
 
-    0 of them only score the prompts. Raises ApiError over one of the server's limits.
+    0 of them only score the prompts. Raises ApiError over one of the server's limits, and what `chosen` raises.
     """
     _check_limits(body, rows=len(prompts) * body.n, max_tokens=max_tokens, param=param, settings=settings)
+    steering, policy = chosen(body.steering, loaded.policies, settings)
     new = min(default, settings.max_new_tokens) if max_tokens is None else max_tokens
     return Order(
         prompts=prompts,
         names=names,
         sampling=_sampling(body, max_tokens=max(new, 1)),
-        steering=body.steering,
+        steering=steering,
+        policy=policy,
+        probes=loaded.probes,
         n=body.n,
         priority=body.priority,
         seconds=settings.deadline_seconds if body.timeout is None else body.timeout,

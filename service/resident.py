@@ -10,13 +10,14 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TypeVar
 
 from service.errors import FAILED, LOADING, ApiError
+from service.policies import Policy
 from service.settings import Settings
 from service.token_text import TokenText
 from steering.embedded import EMBEDDED, get_model
@@ -35,15 +36,38 @@ log = logging.getLogger("uvicorn.error")
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """What a server that is ready has."""
+    """What a server that is ready has, at one moment: it never changes, it is replaced (`service.keeper`)."""
 
     engine: Engine
     probes: ProbeStore
+    """All of them, shipped and uploaded"""
+    reopen: Callable[[], ProbeStore] | None = None
+    """Reads the probe folder again; None where there is none to read"""
+    uploaded: frozenset[str] = frozenset()
+    """Ids of the probes that came over HTTP"""
+    policies: Mapping[str, Policy] = field(default_factory=dict)
 
     @cached_property
     def tokens(self) -> TokenText:
         """What the model's tokens stand for."""
         return TokenText(self.engine.lm.tokenizer)
+
+    def having(
+        self,
+        *,
+        probes: ProbeStore | None = None,
+        uploaded: frozenset[str] | None = None,
+        policies: Mapping[str, Policy] | None = None,
+    ) -> Loaded:
+        """The same with other probes or policies."""
+        other = replace(
+            self,
+            probes=self.probes if probes is None else probes,
+            uploaded=self.uploaded if uploaded is None else uploaded,
+            policies=self.policies if policies is None else policies,
+        )
+        vars(other)["tokens"] = self.tokens  # what it has learnt of the tokens stays true
+        return other
 
 
 def load(settings: Settings, *, say: Callable[[str], None] = lambda line: None) -> Loaded:
@@ -54,9 +78,14 @@ def load(settings: Settings, *, say: Callable[[str], None] = lambda line: None) 
     if settings.model in EMBEDDED:
         get_model(settings.model, say=say)
     lm = load_model(settings.model, device=settings.device, dtype=settings.dtype, threads=settings.threads)
+    reopen = partial(_open_probes, lm, settings)
+    probes = reopen()
+    return Loaded(start_engine(lm, settings), probes, reopen)
+
+
+def _open_probes(lm: LanguageModel, settings: Settings) -> ProbeStore:
     folder = settings.probe_folder()
-    probes = ProbeStore() if folder is None else ProbeStore.open(folder, lm, level=settings.probe_compat)
-    return Loaded(start_engine(lm, settings), probes)
+    return ProbeStore() if folder is None else ProbeStore.open(folder, lm, level=settings.probe_compat)
 
 
 def start_engine(lm: LanguageModel, settings: Settings) -> Engine:
@@ -102,6 +131,10 @@ class Resident:
         if not self._loaded.engine.alive:
             raise ApiError(FAILED, "the engine has ended; restart the server or ask another", headers=_NO_RETRY)
         return self._loaded
+
+    def replace(self, loaded: Loaded) -> None:
+        """Hand out another set from now on. For `service.keeper`, which makes one change at a time."""
+        self._loaded = loaded
 
     async def aside(self, work: Callable[[], Result]) -> Result:
         """Run `work` where prompts are tokenised and queued: one thread, in order, off the event loop."""

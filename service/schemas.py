@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from service.steering_field import Number, Steering
 from service.validation import Strict, either, refusal, shown
@@ -77,6 +77,15 @@ class SamplingFields(Strict):
         return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
 
+class StreamOptions(Strict):
+    """What a stream tells besides its text."""
+
+    include_usage: bool | None = None
+    """One more chunk before the end, without choices, whose `usage` counts the tokens of the request."""
+    include_obfuscation: Literal[False] | None = None
+    """OpenAI's padding of chunks, which this server does not have."""
+
+
 class GenerationFields(SamplingFields):
     """What every generation route takes besides its prompt and length."""
 
@@ -87,6 +96,25 @@ class GenerationFields(SamplingFields):
     """`background` starts only while nothing `live` waits: for evaluation beside traffic."""
     timeout: Annotated[Number, Field(gt=0)] | None = None
     """Seconds the answer may take, waiting included; after them the reply is 504. Null: the server's limit."""
+    stream: bool | None = None
+    """Answer by server-sent events while the text is written: one per token of each choice, at last `data: [DONE]`."""
+    stream_options: StreamOptions | None = None
+    """Needs `stream: true`."""
+
+    @model_validator(mode="after")
+    def _options_need_a_stream(self) -> GenerationFields:
+        if self.stream_options is not None and not self.stream:
+            raise refusal(
+                "needs_stream",
+                "stream_options were given and a stream was not asked for; set stream: true, or leave them out",
+                at="stream_options",
+            )
+        return self
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends with a count of its tokens."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class GenerateRequest(GenerationFields):
@@ -124,6 +152,8 @@ class ProbeSummary(BaseModel):
 class SteeringSummary(BaseModel):
     """What steering did to a choice."""
 
+    policy: str | None = None
+    """The policy that was applied, where one was asked for or is the server's default."""
     applied: bool
     probes: dict[str, ProbeSummary]
     layers: list[int]

@@ -8,6 +8,7 @@ A model or probe that must not be used ends the process with its reason, exit 2.
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import socket
 import threading
@@ -21,10 +22,19 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.database import Database
+from service.errors import LOADING, ApiError
+from service.jobs import JobQueue
+from service.keeper import Keeper
+from service.protection.connections import protocol
+from service.protection.keyring import environment_key
+from service.protection.keys import KeyStore
+from service.protection.shell import MAX_HEADER_BYTES
 from service.resident import Resident, load
 from service.settings import Settings
 from steering.errors import InvalidRequest, TillerError
 from steering.version import __version__
+
+log = logging.getLogger("uvicorn.error")
 
 _REFUSAL_SECONDS = 10
 """Time for the refusals to be written after the drain, before connections are cut."""
@@ -36,11 +46,14 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
     Raises InvalidRequest for a public bind that was not allowed or an address that is taken, ModelError for a state
     folder that cannot be used, and whatever TillerError loading ended with.
     """
-    settings.check_bind()
-    Database(settings.state_folder())
+    store = KeyStore(Database(settings.state_folder()))
+    closed = settings.require_key or environment_key() is not None or bool(store.all())
+    settings.check_bind(closed=closed)
     listening = _listen(settings)
     url = _url(settings, port=listening.getsockname()[1])
     say(f"Tiller {__version__} listens on {url} and loads {settings.model}")
+    if closed:
+        say("a key is needed: send Authorization: Bearer KEY (tiller keys list shows whose there are)")
     servers: list[uvicorn.Server] = []
     failures: list[BaseException] = []
 
@@ -49,19 +62,12 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
             failures.append(resident.failure)
             servers[0].should_exit = True
             return
-        for line in _welcome(resident, url):
+        for line in _welcome(resident, url, closed=closed):
             say(line)
 
-    app = create_app(partial(load, settings, say=say), settings, announce=announce)
-    config = uvicorn.Config(
-        app,
-        log_level=settings.log_level,
-        ws="none",
-        server_header=False,
-        timeout_graceful_shutdown=settings.drain_seconds + _REFUSAL_SECONDS,
-    )
-    servers.append(_Draining(config, app, seconds=settings.drain_seconds))
-    with _term_is_success():
+    app = create_app(partial(load, settings, say=say), settings, announce=announce, url=_near(url))
+    servers.append(_Draining(configuration(app, settings), app, seconds=settings.drain_seconds))
+    with _term_is_success(), _hangup_reloads(app):
         servers[0].run(sockets=[listening])
     if failures:
         if isinstance(failures[0], TillerError):
@@ -69,6 +75,19 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
         return 1
     say("Tiller has stopped")
     return 0
+
+
+def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """uvicorn with the limits of `service.protection.connections`, and without a banner."""
+    return uvicorn.Config(
+        app,
+        http=protocol(settings),
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        log_level=settings.log_level,
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain_seconds + _REFUSAL_SECONDS,
+    )
 
 
 class _Draining(uvicorn.Server):
@@ -82,9 +101,15 @@ class _Draining(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         again = self.should_exit
         super().handle_exit(sig, frame)
+        threading.Thread(target=self._stop_jobs, daemon=True).start()  # a lock it needs may be ours, below this signal
         timer = threading.Timer(0 if again else self._seconds, self._stop)
         timer.daemon = True
         timer.start()
+
+    def _stop_jobs(self) -> None:
+        jobs: JobQueue | None = getattr(self._app.state, "jobs", None)
+        if jobs is not None:
+            jobs.stop()
 
     def _stop(self) -> None:
         resident: Resident | None = getattr(self._app.state, "resident", None)
@@ -92,7 +117,7 @@ class _Draining(uvicorn.Server):
             resident.stop()
 
 
-def _welcome(resident: Resident, url: str) -> Iterator[str]:
+def _welcome(resident: Resident, url: str, *, closed: bool) -> Iterator[str]:
     loaded = resident.get()
     test = loaded.engine.self_test
     probes = [probe.id for probe in loaded.probes]
@@ -103,8 +128,10 @@ def _welcome(resident: Resident, url: str) -> Iterator[str]:
     body: dict[str, object] = {"prompt": "The weather in spring is", "max_tokens": 20}
     if probes:
         body["steering"] = {"constraints": [{"probe": probes[0]}], "baseline": True}
-    yield f"try:  curl {url}/generate -H 'content-type: application/json' -d '{json.dumps(body)}'"
-    yield f"docs: {url}/docs"
+    key = ' -H "authorization: Bearer $KEY"' if closed else ""
+    yield f"try:  curl {url}/generate{key} -H 'content-type: application/json' -d '{json.dumps(body)}'"
+    if not closed:  # a browser cannot send the key with a link
+        yield f"docs: {url}/docs"
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -122,6 +149,38 @@ def _listen(settings: Settings) -> socket.socket:
 def _url(settings: Settings, *, port: int) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{port}"
+
+
+def _near(url: str) -> str:
+    """The same from this machine: a server that listens everywhere listens here too."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+@contextmanager
+def _hangup_reloads(app: FastAPI) -> Iterator[None]:
+    """SIGHUP has probes and policies read again, aside; what comes of it is in the log."""
+
+    def reload() -> None:
+        keeper: Keeper | None = getattr(app.state, "keeper", None)
+        try:
+            if keeper is None:
+                raise ApiError(LOADING, "the server is starting; try again soon")
+            done = keeper.reload()
+        except ApiError as error:
+            log.error("SIGHUP: %s", error.message)
+        else:
+            added, removed = (", ".join(ids) or "none" for ids in (done.added, done.removed))
+            log.warning("SIGHUP: probes and policies were read again; added: %s; removed: %s", added, removed)
+
+    hangup = getattr(signal, "SIGHUP", None)  # not on every system
+    if hangup is None:
+        yield
+        return
+    before = signal.signal(hangup, lambda *_: threading.Thread(target=reload, daemon=True).start())
+    try:
+        yield
+    finally:
+        signal.signal(hangup, before)
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import importlib.util
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from steering.embedded import tiller_home
@@ -16,6 +17,15 @@ from steering.identity import Compatibility
 from steering.models import DType
 
 Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _origin(text: str) -> str:
+    """`text` as browsers send it. Raises ValueError for what no browser would."""
+    parts = urlsplit(text)
+    if text != "*" and (parts.scheme not in ("http", "https") or text != f"{parts.scheme}://{parts.netloc}"):
+        raise ValueError("expected an origin such as https://example.org, without a path; or * for every site")
+    return text.lower()
 
 
 class Settings(BaseSettings):
@@ -38,11 +48,17 @@ class Settings(BaseSettings):
     probe_compat: Compatibility = "exact"
     """How closely a probe must fit the model: exact, architecture or width."""
     host: str = "127.0.0.1"
-    """Address to listen on. Anything but this machine itself needs `allow_public`."""
+    """Address to listen on. Anything but this machine itself needs a key (`tiller keys add`), or `allow_public`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """TCP port; 0 takes any free one and says which."""
     allow_public: bool = False
-    """Listen where other machines can reach the server, although it has no keys yet: anyone who can, may use it."""
+    """Listen where other machines can reach the server, although it has no keys: anyone who can, may use it."""
+    require_key: bool = False
+    """Demand a key even while there is none. Otherwise one is demanded as soon as there is any."""
+    allowed_host: tuple[str, ...] = ()
+    """Names this server answers to besides localhost and addresses; unset and public: any. May be repeated."""
+    cors_origin: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
+    """Sites whose pages may use this server, as https://example.org; unset: none. May be repeated."""
     device: str = "auto"
     """cpu, cuda, cuda:1, balanced (several GPUs), or auto: CUDA where there is one."""
     dtype: DType = "auto"
@@ -69,6 +85,30 @@ class Settings(BaseSettings):
     """The largest `max_tokens` a request may ask for."""
     max_body_bytes: Positive = 1 << 20
     """Larger request bodies are refused with 413, whatever their headers say."""
+    max_upload_bytes: Positive = 64 << 20
+    """The largest probe that may be uploaded, in bytes."""
+    max_uploads: Annotated[int, Field(ge=0)] = 64
+    """Uploaded probes kept at a time; 0 takes none. Together they hold `max_uploads` x `max_upload_bytes` at most."""
+    default_policy: str | None = None
+    """The policy of requests that have no `steering`. Unset: they are answered unsteered."""
+    allow_opt_out: bool = True
+    """Whether requests may give another `steering` than the default policy, mode `off` included."""
+    max_connections: Positive = 512
+    """Connections at a time; the next are refused with 503, or cut."""
+    max_requests_per_key: Positive = 128
+    """Requests of one key at a time; beyond it 429."""
+    header_seconds: Seconds = 10.0
+    """Time for the head of a request to arrive; then 408."""
+    body_seconds: Seconds = 60.0
+    """Time for its body to arrive (and a second more for each 512 KiB); then 408."""
+    write_seconds: Seconds = 60.0
+    """Time for a caller to read what waits for it (and a second more for each 16 KiB); then the connection is cut."""
+    data: Path | None = None
+    """Folder of data files that evaluations may read. Unset: a spec brings its texts itself."""
+    max_jobs: Positive = 1
+    """Evaluations that run at a time; the others wait."""
+    jobs_load_model: bool | None = None
+    """Evaluations load the model once more, on the CPU, for perplexity and instructions. Unset: if it is embedded."""
     drain_seconds: Positive = 60
     """After SIGTERM, how long accepted requests may take to finish."""
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
@@ -83,15 +123,28 @@ class Settings(BaseSettings):
             )
         return self
 
-    def check_bind(self) -> None:
-        """Raise InvalidRequest when the host is public and that was not asked for in so many words."""
-        if not self.allow_public and not _is_loopback(self.host):
+    @model_validator(mode="after")
+    def _something_to_opt_out_of(self) -> Settings:
+        if not self.allow_opt_out and self.default_policy is None:
+            raise ValueError(
+                "no-opt-out holds requests to the default policy, and there is none; give --default-policy"
+            )
+        return self
+
+    def check_bind(self, *, closed: bool = False) -> None:
+        """Raise InvalidRequest when the host is public, no key is demanded (`closed`) and that was not asked for."""
+        if not (closed or self.allow_public or _is_loopback(self.host)):
             raise InvalidRequest(
-                f"--host {self.host} can be reached from other machines and this server has no keys; listen on "
-                "127.0.0.1 behind a proxy that has them, or say --allow-public (TILLER_ALLOW_PUBLIC=1) if everyone "
+                f"--host {self.host} can be reached from other machines and this server has no keys; make one "
+                "(tiller keys add NAME, or TILLER_API_KEY), or say --allow-public (TILLER_ALLOW_PUBLIC=1) if everyone "
                 "who can reach it may use it",
                 param="host",
             )
+
+    @property
+    def hosts(self) -> tuple[str, ...] | None:
+        """Names to answer to, besides localhost and addresses; None for any."""
+        return (*self.allowed_host, self.host) if self.allowed_host or _is_loopback(self.host) else None
 
     def state_folder(self) -> Path:
         """Where policies, keys, jobs and uploaded probes are kept."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, PlainValidator, model_validator
 
 from service.errors import UNSUPPORTED, ApiError, describe
-from service.validation import Strict, either, refusal, shown
+from service.validation import Strict, either, refusal
 from steering.bounds import Bounds, Space
 from steering.box_qp import MAX_CONSTRAINTS
 from steering.constraint import Constraint, MetricName, Prompt
@@ -142,7 +142,8 @@ class SteeringField(Strict):
 
     mode: Literal["enforce", "monitor", "off"] = "enforce"
     """`monitor` reads every probe and edits nothing; `off` generates as if no steering were given."""
-    constraints: Annotated[list[ConstraintField], Field(min_length=1, max_length=MAX_CONSTRAINTS)]
+    constraints: Annotated[list[ConstraintField], Field(min_length=1, max_length=MAX_CONSTRAINTS)] = Field(default=[])
+    """May be left out in mode `off` only."""
     combine: Literal["joint"] = "joint"
     """Several probes at one layer are held together by one exact projection, never in turn."""
     on_infeasible: OnInfeasible = "error"
@@ -151,6 +152,12 @@ class SteeringField(Strict):
     """`tokens` adds every token's probabilities."""
     baseline: bool = False
     """Add an unsteered twin of every choice, drawn with the same seed."""
+
+    @model_validator(mode="after")
+    def _only_off_needs_none(self) -> SteeringField:
+        if not self.constraints and self.mode != "off":
+            raise refusal("missing_constraints", "constraints is missing; only mode 'off' has none", at="constraints")
+        return self
 
     def to_plan(self, store: ProbeStore, *, lm: LanguageModel, seed: int) -> Plan | None:
         """The plan to generate by; None for mode `off`, whose constraints are checked all the same.
@@ -174,6 +181,8 @@ class SteeringField(Strict):
             except TillerError as error:
                 raise describe(error, within=where) from None
             constraints.append(constraint)
+        if not constraints:
+            return None
         try:
             plan = Plan(
                 tuple(constraints),
@@ -185,15 +194,11 @@ class SteeringField(Strict):
         return None if self.mode == "off" else plan
 
 
-def _no_names_yet(value: Any) -> Any:
-    if isinstance(value, str):
-        raise refusal(
-            "unsupported",
-            f"steering is {shown(value)}, but named policies come with a later release; give an object with "
-            "'constraints'",
-        )
-    return value
+def _policy_or_object(value: Any) -> SteeringField | str | None:
+    if value is None or isinstance(value, (str, SteeringField)):
+        return value
+    return SteeringField.model_validate(value)
 
 
-Steering = Annotated[SteeringField | None, BeforeValidator(_no_names_yet)]
-"""The type of a request's `steering`: an object, or null for none."""
+Steering = Annotated[SteeringField | str | None, PlainValidator(_policy_or_object)]
+"""The type of a request's `steering`: an object, the name of a policy, or null for the server's default (or none)."""

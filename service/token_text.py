@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -47,19 +48,17 @@ class TokenText:
 
         Tokens that share a character begin where it begins. Special tokens take room only where the text shows them.
         """
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        at, places = 0, []
-        for token in tokens:
-            places.append(min(at, len(text)))
-            data = self.bytes_of(token)
-            if token in self._special:
-                at += len(data.decode()) if text.startswith(data.decode(), at) else 0
-                continue
-            piece = decoder.decode(data)
-            if at == 0 and piece.startswith(" ") and not text.startswith(" "):  # one SentencePiece puts before a text
-                piece = piece[1:]
-            at += len(piece)
-        return places
+        return Places(self).add(tokens, text, done=True)
+
+    def is_special(self, token: int) -> bool:
+        """Whether it marks something, such as the end of a text, and is no part of one."""
+        return token in self._special
+
+    def shown(self, prompt: str | Sequence[int]) -> str:
+        """A prompt as an echo shows it: as it was sent, token ids as their text, special ones included."""
+        if isinstance(prompt, str):
+            return prompt
+        return str(self._tokenizer.decode(list(prompt), clean_up_tokenization_spaces=False))
 
     def _bytes_of(self, token: int) -> bytes:
         if token in self._added:
@@ -74,6 +73,42 @@ class TokenText:
         if "ByteFallback" in self._decoder or "Metaspace" in self._decoder:
             return str(piece).replace(_SPACE, " ").encode()
         return str(self._tokenizer.decode([token])).encode()
+
+
+class Places:
+    """Where tokens begin in a text that may still be growing; see `TokenText.offsets`."""
+
+    def __init__(self, tokens: TokenText) -> None:
+        self._tokens = tokens
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._at = 0
+        self._waiting: deque[int] = deque()
+
+    def add(self, tokens: Sequence[int], text: str, *, done: bool) -> list[int]:
+        """The places that have become certain, in order, now that these tokens have come and the text is `text`.
+
+        Those of tokens whose text is held back come later; when it is `done`, all that are left.
+        """
+        self._waiting.extend(tokens)
+        places = []
+        while self._waiting and (done or self._is_certain(self._waiting[0], text)):
+            places.append(min(self._at, len(text)))
+            self._pass(self._waiting.popleft(), text)
+        return places
+
+    def _is_certain(self, token: int, text: str) -> bool:
+        room = len(self._tokens.bytes_of(token)) if self._tokens.is_special(token) else 0
+        return self._at + room <= len(text) > 0
+
+    def _pass(self, token: int, text: str) -> None:
+        data = self._tokens.bytes_of(token)
+        if self._tokens.is_special(token):
+            self._at += len(data.decode()) if text.startswith(data.decode(), self._at) else 0
+            return
+        piece = self._decoder.decode(data)
+        if self._at == 0 and piece.startswith(" ") and not text.startswith(" "):  # one SentencePiece puts before a text
+            piece = piece[1:]
+        self._at += len(piece)
 
 
 def _byte_alphabet() -> dict[str, int]:

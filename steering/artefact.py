@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from steering.errors import CorruptProbe, InvalidRequest, UnknownProbe
@@ -66,6 +66,36 @@ def save_probe(probe: Probe, root: Path, *, beside: Callable[[Path], object] = l
     return target
 
 
+def single_file(probe: Probe) -> bytes:
+    """`probe` as the bytes of its self-contained `probe.safetensors`; the same probe gives the same bytes."""
+    bare = probe.manifest.model_copy(update={"files": {}})
+    return save(_tensors(probe), metadata={"manifest": bare.model_dump_json()})
+
+
+def write_single_file(data: bytes, manifest: Manifest, folder: Path) -> None:
+    """Put a single file, byte for byte, and the `probe.json` made from its header into a new `folder`, on the disk.
+
+    The folder loads with `load_probe` then. Raises OSError.
+    """
+    complete = manifest.model_copy(update={"files": {TENSORS: hashlib.sha256(data).hexdigest()}})
+    folder.mkdir(mode=0o755)
+    for name, content in ((TENSORS, data), (MANIFEST, f"{complete.model_dump_json(indent=2)}\n".encode())):
+        with (folder / name).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in `folder` on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def load_probe(path: Path) -> Probe:
     """Read and verify a probe from its folder, or from a lone `.safetensors` file.
 
@@ -87,9 +117,9 @@ def load_probe(path: Path) -> Probe:
         header, tensors = _read_tensors(tensors_path)
         if header != manifest.model_copy(update={"files": {}}):
             raise CorruptProbe(f"{path / MANIFEST} and the header of {TENSORS} disagree; fetch or train it again")
-        return _assemble(header, tensors, path)
+        return assemble(header, tensors, path)
     if path.is_file():
-        return _assemble(*_read_tensors(path), path)
+        return assemble(*_read_tensors(path), path)
     raise UnknownProbe(f"no probe at {path}; expected a folder with {MANIFEST} and {TENSORS}, or a .safetensors file")
 
 
@@ -118,7 +148,8 @@ def _tensors(probe: Probe) -> dict[str, Tensor]:
     return tensors
 
 
-def _assemble(manifest: Manifest, tensors: dict[str, Tensor], path: Path) -> Probe:
+def assemble(manifest: Manifest, tensors: dict[str, Tensor], path: Path | str) -> Probe:
+    """The probe of a file's header and tensors. Raises CorruptProbe, beginning with `path`, unless they fit."""
     expected = {f"layers.{layer}.{name}" for layer in manifest.metrics for name in _REQUIRED}
     optional = {f"layers.{layer}.{name}" for layer in manifest.metrics for name in _OPTIONAL}
     missing, surplus = expected - tensors.keys(), tensors.keys() - expected - optional
@@ -153,14 +184,15 @@ def _assemble(manifest: Manifest, tensors: dict[str, Tensor], path: Path) -> Pro
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        return _parse_manifest(path.read_text(encoding="utf-8"), path)
+        return parse_manifest(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
         raise CorruptProbe(f"{path.parent} has no {MANIFEST}; a probe is a folder with both files") from None
     except (UnicodeDecodeError, OSError):
         raise CorruptProbe(f"{path} is not a readable UTF-8 file; fetch or train the probe again") from None
 
 
-def _parse_manifest(text: str, path: Path) -> Manifest:
+def parse_manifest(text: str, path: Path | str) -> Manifest:
+    """A manifest from JSON. Raises CorruptProbe, beginning with `path`, for anything else."""
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -178,7 +210,7 @@ def _read_tensors(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
             metadata = file.metadata() or {}
             if "manifest" not in metadata:
                 raise CorruptProbe(f"{path} carries no manifest in its header; it is not a Tiller probe")
-            return _parse_manifest(metadata["manifest"], path), {
+            return parse_manifest(metadata["manifest"], path), {
                 name: file.get_tensor(name)
                 for name in file.keys()  # noqa: SIM118  # not a mapping
             }

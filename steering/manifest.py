@@ -205,7 +205,7 @@ class Manifest(_Strict):
 
     schema_version: Literal[1] = 1
     name: Name
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, lt=2**31)]
     concept: str
     positive_is: str
     """The polarity in words: a high logit means this."""

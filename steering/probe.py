@@ -22,6 +22,8 @@ from steering.manifest import Manifest
 from steering.slab import read_logit
 
 QUANTILES = 101
+_LARGEST = 1e9
+"""Of a number of a read-out; squares of it are still far from the end of float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +170,14 @@ def _check_layer(fitted: LayerProbe, *, hidden_size: int, where: str) -> None:
         raise CorruptProbe(f"{where}: holds NaN or infinity; the fit diverged or the file is damaged: refit it")
     if not float(weight.norm()) > 0:
         raise CorruptProbe(f"{where}: weight is zero, so it reads nothing and cannot be projected on; refit it")
+    absurd = [number for number in numbers if abs(number) > _LARGEST]
+    if absurd or not 1 / _LARGEST <= float(weight.norm()) <= _LARGEST or 0 < scale < 1 / _LARGEST:
+        raise CorruptProbe(
+            f"{where}: a weight, bias, calibration or norm is so large or so small that float32 arithmetic on it would "
+            "overflow; refit it"
+        )
+    if fitted.resid_norm < 0:
+        raise CorruptProbe(f"{where}: resid_norm is negative; the file is damaged: refit it")
     if scale <= 0:
         raise CorruptProbe(f"{where}: calibration slope {scale} is not positive; the polarity is inverted: refit it")
     for quantile in quantiles:

@@ -24,6 +24,13 @@ class Account:
         """(constraints, FIELDS) float64"""
         self.scores: list[dict[str, Any]] = []
         """Of every token read, if they are wanted"""
+        self._told = 0
+
+    def fresh_scores(self) -> list[dict[str, Any]]:
+        """The scores that have come since the last call."""
+        fresh = self.scores[self._told :]
+        self._told = len(self.scores)
+        return fresh
 
     def report(self, *, finish: str, tokens: bool) -> SteeringReport:
         """The totals in words and probabilities."""

@@ -25,11 +25,13 @@ from eval.report.commands import say
 from eval.report.files import write_report
 from eval.runner.errors import SpecError
 from eval.runner.folder import RunFolder
+from eval.runner.lifeline import end_with_standard_input
 from eval.runner.prepare import prepare
 from eval.runner.provenance import note_rescoring
 from eval.runner.reading import read_spec, ready_specs
 from eval.runner.run import finish, measure_samples, run, sizes_of
 from eval.runner.scorers import load_scorers
+from eval.runner.told import ProgressFile, errors_told
 from steering import LanguageModel, load_model
 
 _COST = ("rep-4", "tokens", "edited", "dose", "KL", "violations", "tokens/s")
@@ -48,8 +50,13 @@ def run_command(
     context: typer.Context,
     spec: Annotated[str, typer.Argument(help="A spec file, or the name of a ready one (tiller eval specs).")],
     out: Out,
-    data: Annotated[Path | None, typer.Option(help="Folder of the data files, in place of the spec's.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(envvar="TILLER_DATA", help="Folder of the data files, in place of the spec's.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Embedded model, Hugging Face id or folder.")] = None,
+    no_model: Annotated[
+        bool, typer.Option("--no-model", help="With a server: load none here, also where the spec names one.")
+    ] = False,
     server: Annotated[str | None, typer.Option(help="URL of a running server that writes.")] = None,
     probes: Annotated[str | None, typer.Option(help="Folder of probes, <name>/<version> below it.")] = None,
     n: Annotated[
@@ -67,6 +74,18 @@ def run_command(
     patience: Annotated[
         float, typer.Option(min=0, help="Seconds a server that is full or away is asked again.")
     ] = 60.0,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether it can be run; write nothing.")] = False,
+    progress: Annotated[
+        Path | None, typer.Option(help="Also append to this file how far it is, as lines of JSON.")
+    ] = None,
+    confined: Annotated[
+        bool,
+        typer.Option("--confined", help="The spec is a stranger's: it reads nothing but --data, and decides no model."),
+    ] = False,
+    max_rows: Annotated[int | None, typer.Option(min=1, help="Refuse a spec of more continuations.")] = None,
+    lifeline: Annotated[
+        bool, typer.Option("--lifeline", help="End at once when standard input does, with whoever started this.")
+    ] = False,
 ) -> None:
     """Write every prompt under every arm, score what was written, keep every sample, and report what may be claimed.
 
@@ -76,21 +95,36 @@ def run_command(
 
     Example: tiller eval run quick --out runs/quick
     """
+    if lifeline:
+        end_with_standard_input()
     if model is not None and Path(model).is_dir():
         model = _absolute(model)
     overrides = {"model": model, "server": server, "probes": _absolute(probes), "placebos": placebos}
-    read = read_spec(spec, data=data, n=n, overrides=overrides)
 
     def load(name: str) -> LanguageModel:
         return load_model(name, threads=threads)
 
-    prepared = prepare(read, load=load, train_data=train_data or (), concurrency=concurrency, patience=patience)
-    try:
-        with Bar() as bar:
-            run(prepared, RunFolder(out), listener=bar, arguments=context.obj or ())
-    finally:
-        prepared.writer.close()
-    show(_reported(RunFolder(out)), out)
+    with errors_told(progress):
+        read = read_spec(spec, data=data, n=n, overrides=overrides, confined=confined, no_model=no_model)
+        prepared = prepare(
+            read,
+            load=load,
+            train_data=train_data or (),
+            concurrency=concurrency,
+            patience=patience,
+            max_rows=max_rows,
+        )
+        try:
+            if check:
+                typer.echo(f"{read.spec.name} can be run: {len(prepared.prompts)} prompts, {len(prepared.arms)} arms")
+                return
+            with Bar() as bar:
+                listener = bar if progress is None else ProgressFile(progress, bar)
+                run(prepared, RunFolder(out), listener=listener, arguments=context.obj or ())
+        finally:
+            prepared.writer.close()
+        found = _reported(RunFolder(out))
+    show(found, out)
 
 
 def rescore(

@@ -11,6 +11,7 @@ A list where one value is expected is a grid; grids of one arm multiply. Every r
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 from typing import Any
 
 from eval.grid import KNOWN
@@ -45,6 +46,14 @@ def expand_arms(written: Any, *, placebos: Placebos = "all") -> list[ArmSpec]:
     ]
 
 
+def count_arms(written: Any) -> int:
+    """How many arms `expand_arms` would make, without making them; what is no arm counts as one."""
+    return sum(
+        prod(len(values) for values in _swept(entry).values()) if isinstance(entry, dict) else 1
+        for entry in (written if isinstance(written, list) else [])
+    )
+
+
 def _expand(entry: Any, number: int) -> list[ArmSpec]:
     data = {"controller": entry} if isinstance(entry, str) else entry
     if not isinstance(data, dict):
@@ -63,14 +72,19 @@ def _expand(entry: Any, number: int) -> list[ArmSpec]:
 
 
 def _grid(data: dict[str, Any]) -> list[dict[str, Any]]:
-    swept = {
+    swept = _swept(data)
+    return [data | dict(zip(swept, chosen, strict=True)) for chosen in product(*swept.values())]
+
+
+def _swept(data: dict[str, Any]) -> dict[str, list[Any]]:
+    """The keys of an arm that hold a grid, with its values."""
+    return {
         key: value
         for key, value in data.items()
         if isinstance(value, list)
         and value
         and (key in _SWEPT or (key in _NESTED and not all(isinstance(entry, int | float) for entry in value)))
     }
-    return [data | dict(zip(swept, chosen, strict=True)) for chosen in product(*swept.values())]
 
 
 def _single(data: dict[str, Any], where: str) -> ArmSpec:

@@ -109,8 +109,12 @@ def prepare(
     train_data: Sequence[Path] = (),
     patience: float = 60.0,
     concurrency: int = 8,
+    max_rows: int | None = None,
 ) -> Prepared:
-    """Load and check all that `read` names. Raises SpecError and its kin, RunStopped when a server does not answer."""
+    """Load and check all that `read` names, at most `max_rows` continuations.
+
+    Raises SpecError and its kin, RunStopped when a server does not answer.
+    """
     spec = read.spec
     scorers = load_scorers([scorer.name for scorer in spec.scorers])
     prompts, dropped = read_prompts(read)
@@ -124,6 +128,12 @@ def prepare(
             spec.arms, find=writer.probe, only_probe=only, num_hidden_layers=writer.facts.num_hidden_layers
         )
         rows = [Row(arms[0], prompt, 0, 0) for prompt in prompts]
+        asked = len(prompts) * spec.samples * len(arms)
+        if max_rows is not None and asked > max_rows:
+            raise SpecError(
+                f"prompts x samples x arms, placebos included, is {asked} continuations; expected at most {max_rows}",
+                param="samples",
+            )
         writer.check(arms, rows, spec.decoding)
         excerpts = [] if lm is None or spec.server is not None else read_excerpts(read, lm)
     except BaseException:

@@ -1,10 +1,11 @@
-"""Spec files: YAML on disk or one of the ready specs, read strictly.
+"""Spec files: YAML or JSON on disk, or one of the ready specs, read strictly.
 
 Beyond YAML 1.1: `1e-3` is a number, and a key that stands twice is an error instead of the last one winning.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from eval.runner.confined import refuse_reach
 from eval.runner.errors import SpecError
 from eval.runner.expansion import expand_arms
 from eval.runner.spec import PromptSource, Spec
@@ -47,11 +49,18 @@ def ready_specs() -> dict[str, Path]:
 
 
 def read_spec(
-    source: str, *, data: Path | None = None, n: int | None = None, overrides: Mapping[str, Any] | None = None
+    source: str,
+    *,
+    data: Path | None = None,
+    n: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    confined: bool = False,
+    no_model: bool = False,
 ) -> ReadSpec:
     """The spec in the file `source`, or the ready one of that name; `overrides` replace top-level keys.
 
-    No prompt set (or stratum, where the spec says n of each) has more than `n`.
+    No prompt set (or stratum, where the spec says n of each) has more than `n`. A `confined` spec is a stranger's: see
+    `eval.runner.confined`. `no_model` takes back the model a spec names.
 
     Raises SpecError for what is absent, no YAML, or not a spec, naming the key.
     """
@@ -62,7 +71,11 @@ def read_spec(
     if not path.is_file():
         raise SpecError(f"there is no spec file {source}, and no ready spec of that name{suggestion(source, ready)}")
     written = _load(path)
+    if confined:
+        refuse_reach(written, data=data)
     # What the command line says is part of the spec as it was run.
+    if no_model:
+        written.pop("model", None)
     written |= {key: value for key, value in (overrides or {}).items() if value is not None}
     written.setdefault("name", path.stem)
     if "model" not in written and "server" not in written:
@@ -100,11 +113,13 @@ _Loader.add_implicit_resolver(
 
 
 def _load(path: Path) -> dict[str, Any]:
+    kind = "JSON" if path.suffix == ".json" else "YAML"
     try:
-        written = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        written = json.loads(text) if kind == "JSON" else yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise SpecError(f"{path.name} is no YAML: {reason}") from None
+        raise SpecError(f"{path.name} is no {kind}: {reason}") from None
     if not isinstance(written, dict) or not all(isinstance(key, str) for key in written):
         raise SpecError(
             f"{path.name} is no mapping of keys to values; see a ready one with: tiller eval specs --show quick"

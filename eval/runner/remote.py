@@ -1,12 +1,14 @@
 """A running server writes: `POST /generate`, several requests at a time, the same way as any client.
 
-A server that is full (503 with Retry-After) or for a moment away is asked again, up to `patience` seconds; what is
-refused for a reason is not. An instruction goes in as text through the model's chat template, so it needs the tokenizer
-of a model loaded here.
+What is written waits for live traffic (`priority: background`); what is only checked does not. A server with keys is
+sent the one in $TILLER_API_KEY. A server that is full (503 with Retry-After) or for a moment away is asked again, up to
+`patience` seconds; what is refused for a reason is not. An instruction goes in as text through the model's chat
+template, so it needs the tokenizer of a model loaded here.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +28,8 @@ from steering.controllers.prompt import instructed
 from steering.errors import UnknownProbe
 from steering.manifest import Default
 
+KEY = "TILLER_API_KEY"
+"""Environment variable of the key: on a command line others could read it."""
 _WAIT = 0.5
 """Seconds before the first new attempt when the server does not say; doubled each time, up to `_LONGEST`."""
 _LONGEST = 10.0
@@ -48,7 +52,7 @@ class HttpWriter:
         self._tokenizer = tokenizer
         self._patience = patience
         self._stopped = threading.Event()
-        self._client = httpx.Client(base_url=self._url, timeout=timeout, transport=transport)
+        self._client = httpx.Client(base_url=self._url, timeout=timeout, transport=transport, headers=_key())
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="eval-http")
         try:
             found = self._ask("GET", "/v1/steering/capabilities")
@@ -90,7 +94,10 @@ class HttpWriter:
         for arm in arms:
             row = Row(arm, rows[0].prompt, rows[0].sample, rows[0].seed)
             window = [held.generation[0] + 2 for held in arm.constraints if held.prompt == "none"]
-            body = self._body(row, decoding) | {"max_tokens": min(decoding.max_tokens, max([2, *window]))}
+            body = self._body(row, decoding) | {
+                "priority": "live",
+                "max_tokens": min(decoding.max_tokens, max([2, *window])),
+            }
             try:
                 self._ask("POST", "/generate", body)
             except SpecError as error:
@@ -138,9 +145,14 @@ class HttpWriter:
             for name, value in decoding.model_dump(exclude={"seed"}).items()
             if name in ("max_tokens", "temperature") or value != Decoding.model_fields[name].default
         }
-        body: dict[str, Any] = {"prompt": self._prompt(row), "seed": row.seed, **settings}
-        if row.arm.steered:
-            body["steering"] = {"constraints": [held.to_http() for held in row.arm.constraints]}
+        body: dict[str, Any] = {
+            "prompt": self._prompt(row),
+            "seed": row.seed,
+            "priority": "background",
+            **settings,
+        }
+        held = [one.to_http() for one in row.arm.constraints]
+        body["steering"] = {"constraints": held} if held else {"mode": "off"}  # a server may have a default policy
         return body
 
     def _prompt(self, row: Row) -> str:
@@ -149,7 +161,7 @@ class HttpWriter:
         if self._tokenizer is None:
             raise SpecError(
                 f"arm '{row.arm.name}' goes through the chat template, which needs the tokenizer: give the spec the "
-                "server's model as `model`",
+                "server's model as `model` (a server's own jobs: tiller serve --jobs-load-model)",
                 param="model",
             )
         ids = instructed(row.prompt.text, row.arm.instruction, tokenizer=self._tokenizer)
@@ -193,6 +205,14 @@ class HttpWriter:
             raise RunStopped(f"the server at {self._url} fails ({reply.status_code}): {message}")
         advised = reply.headers.get("retry-after", "")
         return f"answers {reply.status_code} ({message})", float(advised) if advised.isdigit() else None
+
+
+def _key() -> dict[str, str]:
+    """The header that shows the key, where there is one."""
+    key = os.environ.get(KEY, "")
+    if not key.isascii() or not key.isprintable():
+        raise SpecError(f"${KEY} holds a letter that no key has; set it to the key alone", param="server")
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def _probe(entry: dict[str, Any]) -> ProbeFacts:

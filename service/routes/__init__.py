@@ -1,1 +1,33 @@
-"""One module per family of routes; each exports `router`."""
+"""Routes, one idea a file: parse, call what does the work, shape the answer."""
+
+from service.routes import (
+    evaluations,
+    generate,
+    models,
+    openai_api,
+    operations,
+    policies,
+    probes,
+    reports_page,
+    steering_api,
+    tokens,
+)
+
+ROUTERS = tuple(
+    module.router
+    for module in (
+        generate,
+        models,
+        openai_api,
+        tokens,
+        steering_api,
+        probes,
+        policies,
+        evaluations,
+        operations,
+        reports_page,
+    )
+)
+"""In the order of the OpenAPI document."""
+
+__all__ = ["ROUTERS"]

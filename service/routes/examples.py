@@ -64,6 +64,39 @@ GENERATE: dict[str, Example] = {
             },
         },
     },
+    "streamed": {
+        "summary": "Told as it is written, with every token's probabilities",
+        "value": {
+            "prompt": "My neighbour told me that",
+            "max_tokens": 20,
+            "seed": 1,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "steering": _STEERING | {"report": "tokens", "baseline": True},
+        },
+    },
+}
+
+POLICY: dict[str, Example] = {
+    "polite": {
+        "summary": "One upper bound, at the probe's own layers",
+        "value": {"about": "Keeps toxicity low", "steering": _STEERING},
+    },
+}
+
+SCORE: dict[str, Example] = {
+    "plain": {
+        "summary": "As the model reads it by itself",
+        "value": {"prompt": "My neighbour told me that", "completion": " the garden was lovely."},
+    },
+    "steered": {
+        "summary": "Under one upper bound: before and after each layer's edit",
+        "value": {
+            "prompt": "My neighbour told me that",
+            "completion": " the garden was lovely.",
+            "steering": _STEERING,
+        },
+    },
 }
 
 COMPLETION: dict[str, Example] = {
@@ -84,6 +117,10 @@ COMPLETION: dict[str, Example] = {
                 "baseline": True,
             },
         },
+    },
+    "streamed": {
+        "summary": "Told as it is written",
+        "value": {"prompt": "The weather in spring is", "max_tokens": 20, "temperature": 0, "stream": True},
     },
 }
 
@@ -108,4 +145,41 @@ CHAT: dict[str, Example] = {
             "timeout": 10,
         },
     },
+    "streamed": {
+        "summary": "Told as it is written",
+        "value": {
+            "messages": [{"role": "user", "content": "Write one sentence about rain."}],
+            "max_tokens": 40,
+            "stream": True,
+        },
+    },
+}
+
+TOKENIZE: dict[str, Example] = {
+    "text": {"summary": "A prompt", "value": {"prompt": "Once upon a time"}},
+    "chat": {
+        "summary": "A conversation, up to where the answer begins",
+        "value": {"messages": [{"role": "user", "content": "Hello"}]},
+    },
+}
+
+EVALUATION: dict[str, Example] = {
+    "ready": {"summary": "A ready spec, on fewer prompts", "value": {"spec": "quick", "n": 4}},
+    "whole": {
+        "summary": "A whole spec, with its texts inside",
+        "value": {
+            "spec": {
+                "name": "holidays",
+                "probe": "sentiment",
+                "prompts": [{"name": "holidays", "texts": ["The hotel room was", "On the beach we"]}],
+                "decoding": {"max_tokens": 20, "top_p": 0.9, "seed": 0},
+                "arms": ["none", {"controller": "slab", "lower": [0.9, 0.99]}],
+                "scorers": [{"name": "vader", "threshold": 0.525}],
+            }
+        },
+    },
+}
+
+DETOKENIZE: dict[str, Example] = {
+    "text": {"summary": "The tokens of a prompt", "value": {"tokens": [10454, 3902, 253, 655]}},
 }

@@ -1,4 +1,4 @@
-"""The OpenAI surface: models, completions and chat completions, checked with the real client. Not yet streamed."""
+"""The OpenAI surface: completions and chat completions, streamed or not, checked with the real client."""
 
 from __future__ import annotations
 
@@ -12,90 +12,89 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse
 
-from service import logprobs
+from service import chunks, logprobs
 from service.answering import Choice, answer, usage
 from service.chat import chat_prompt
-from service.errors import MODEL_NOT_FOUND, ApiError
 from service.openai_schemas import ChatRequest, CompletionRequest
-from service.orders import Order, Prompt, order_of, prompt_names
+from service.orders import Order, order_of, prompt_names
 from service.resident import Loaded
 from service.routes.examples import CHAT, COMPLETION
-from service.routes.state import TheLoaded, TheResident, TheSettings
-from service.validation import shown
+from service.routes.models import check_model
+from service.routes.replies import CHATTED, COMPLETED
+from service.routes.state import TheResident, TheSettings
+from service.streaming import EventStream, stream
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-@router.get("/models")
-async def models(loaded: TheLoaded) -> dict[str, Any]:
-    """The one model this server has."""
-    return {"object": "list", "data": [_model(loaded)]}
-
-
-@router.get("/models/{model_id:path}")
-async def model(model_id: str, loaded: TheLoaded) -> dict[str, Any]:
-    """One model by name."""
-    _check_model(model_id, loaded)
-    return _model(loaded)
-
-
-@router.post("/completions", response_model=dict[str, Any])
+@router.post("/completions", response_model=dict[str, Any], responses=COMPLETED)
 async def completions(
     body: Annotated[CompletionRequest, Body(openapi_examples=COMPLETION)],
     http: Request,
     resident: TheResident,
     settings: TheSettings,
-) -> JSONResponse:
+) -> JSONResponse | EventStream:
     """Continue a prompt, or several; choices carry `seed` and `steering` besides the usual fields.
 
     With `echo` the text begins with the prompt; `max_tokens: 0` then only scores it, and draws nothing.
     """
     loaded = resident.get()
-    _check_model(body.model, loaded)
+    check_model(body.model, loaded)
     order = order_of(
         body,
         body.prompts,
         names=prompt_names(body.prompt, len(body.prompts)),
+        loaded=loaded,
         settings=settings,
         max_tokens=body.max_tokens,
         default=16,
         logprobs=body.logprobs,
         echo=bool(body.echo),
     )
+    frame = _frame("cmpl", "text_completion", loaded)
+    if body.stream:
+        streamed = chunks.Completions(loaded.tokens, echo=order.echo)
+        return await stream(order, http, resident, frame=frame, shape=streamed, with_usage=body.with_usage)
     choices = await answer(order, http, resident)
 
     def shape(choice: Choice) -> dict[str, Any]:
-        prompt = _shown_prompt(choice.prompt, loaded) if order.echo else None
+        prompt = loaded.tokens.shown(choice.prompt) if order.echo else None
         return {
             "text": (prompt or "") + choice.completion.text,
             "logprobs": logprobs.completion(choice, loaded.tokens, prompt=prompt),
         }
 
-    return await asyncio.to_thread(_reply, "cmpl", "text_completion", loaded, order, choices, shape)
+    return await asyncio.to_thread(_reply, frame, order, choices, shape)
 
 
-@router.post("/chat/completions", response_model=dict[str, Any])
+@router.post("/chat/completions", response_model=dict[str, Any], responses=CHATTED)
 async def chat_completions(
     body: Annotated[ChatRequest, Body(openapi_examples=CHAT)],
     http: Request,
     resident: TheResident,
     settings: TheSettings,
-) -> JSONResponse:
+) -> JSONResponse | EventStream:
     """Answer the last message of a conversation through the model's chat template."""
     loaded = resident.get()
-    _check_model(body.model, loaded)
+    check_model(body.model, loaded)
     limit, param = body.limit
     prompt = await resident.aside(partial(chat_prompt, loaded.engine.lm, body.messages))
     order = order_of(
         body,
         [prompt],
         names=["messages"],
+        loaded=loaded,
         settings=settings,
         max_tokens=limit,
         param=param,
         default=128,
         logprobs=body.alternatives,
     )
+    if body.stream:
+        frame = _frame("chatcmpl", "chat.completion.chunk", loaded)
+        streamed = partial(chunks.chat, tokens=loaded.tokens)
+        return await stream(order, http, resident, frame=frame, shape=streamed, with_usage=body.with_usage)
+    frame = _frame("chatcmpl", "chat.completion", loaded)
     choices = await answer(order, http, resident)
 
     def shape(choice: Choice) -> dict[str, Any]:
@@ -104,22 +103,23 @@ async def chat_completions(
             "logprobs": logprobs.chat(choice, loaded.tokens),
         }
 
-    return await asyncio.to_thread(_reply, "chatcmpl", "chat.completion", loaded, order, choices, shape)
+    return await asyncio.to_thread(_reply, frame, order, choices, shape)
 
 
-def _reply(
-    prefix: str,
-    kind: str,
-    loaded: Loaded,
-    order: Order,
-    choices: list[Choice],
-    shape: Callable[[Choice], dict[str, Any]],
-) -> JSONResponse:
-    document = {
+def _frame(prefix: str, kind: str, loaded: Loaded) -> dict[str, Any]:
+    """What stands around the choices."""
+    return {
         "id": f"{prefix}-{uuid.uuid4().hex}",
         "object": kind,
         "created": int(time.time()),
         "model": loaded.engine.lm.name,
+    }
+
+
+def _reply(
+    frame: dict[str, Any], order: Order, choices: list[Choice], shape: Callable[[Choice], dict[str, Any]]
+) -> JSONResponse:
+    document = frame | {
         "choices": [
             {
                 "index": choice.index,
@@ -134,24 +134,3 @@ def _reply(
         "usage": usage(choices, order).model_dump(),
     }
     return JSONResponse(document)
-
-
-def _shown_prompt(prompt: Prompt, loaded: Loaded) -> str:
-    """A prompt as `echo` shows it: as it was sent, token ids as their text, special ones included."""
-    if isinstance(prompt, str):
-        return prompt
-    return str(loaded.engine.lm.tokenizer.decode(list(prompt), clean_up_tokenization_spaces=False))
-
-
-def _model(loaded: Loaded) -> dict[str, Any]:
-    return {"id": loaded.engine.lm.name, "object": "model", "created": 0, "owned_by": "tiller"}
-
-
-def _check_model(name: str | None, loaded: Loaded) -> None:
-    here = loaded.engine.lm.name
-    if name is not None and name != here:
-        raise ApiError(
-            MODEL_NOT_FOUND,
-            f"model {shown(name)} is not served here; this server has '{here}' (GET /v1/models)",
-            param="model",
-        )

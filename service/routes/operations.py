@@ -7,20 +7,21 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from service.routes.replies import HEALTH, READY, replied
 from service.routes.state import TheLoaded, TheResident
 from steering.version import __version__
 
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/health")
+@router.get("/health", responses=HEALTH)
 async def health(resident: TheResident) -> dict[str, str]:
     """Live: 200 while this process can answer or will; 503 when the engine has died or the model never came."""
     resident.check_alive()
     return {"status": "ok"}
 
 
-@router.get("/ready")
+@router.get("/ready", responses=READY)
 async def ready(loaded: TheLoaded) -> dict[str, Any]:
     """Ready: 200 with the self-test's summary once the model is loaded and has been seen to obey its hooks."""
     return {
@@ -33,7 +34,7 @@ async def ready(loaded: TheLoaded) -> dict[str, Any]:
     }
 
 
-@router.get("/version")
+@router.get("/version", responses=replied({"version": __version__}))
 async def version() -> dict[str, str]:
     """This build."""
     return {"version": __version__}

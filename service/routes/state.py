@@ -7,6 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.database import Database
+from service.jobs import Checker, JobQueue
+from service.keeper import Keeper
 from service.resident import Loaded, Resident
 from service.settings import Settings
 
@@ -26,6 +28,21 @@ async def _database(request: Request) -> Database:
     return database
 
 
+async def _jobs(request: Request) -> JobQueue:
+    jobs: JobQueue = request.app.state.jobs
+    return jobs
+
+
+async def _checker(request: Request) -> Checker:
+    checker: Checker = request.app.state.checker
+    return checker
+
+
+async def _keeper(request: Request) -> Keeper:
+    keeper: Keeper = request.app.state.keeper
+    return keeper
+
+
 async def _loaded(request: Request) -> Loaded:
     return (await _resident(request)).get()
 
@@ -38,6 +55,15 @@ TheSettings = Annotated[Settings, Depends(_settings)]
 
 TheDatabase = Annotated[Database, Depends(_database)]
 """What is kept over restarts; its work blocks, so do it in a thread."""
+
+TheJobs = Annotated[JobQueue, Depends(_jobs)]
+"""The queue of evaluations; its table blocks, so ask it in a thread."""
+
+TheChecker = Annotated[Checker, Depends(_checker)]
+"""Who says whether an evaluation can be run."""
+
+TheKeeper = Annotated[Keeper, Depends(_keeper)]
+"""Who changes probes and policies; its work blocks, so do it in a thread."""
 
 TheLoaded = Annotated[Loaded, Depends(_loaded)]
 """Engine and probes; the route answers 503 while there are none."""

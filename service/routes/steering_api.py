@@ -1,4 +1,4 @@
-"""What can be steered here, by which probes, and how good they are."""
+"""What can be steered here, and how. The probes themselves are in `probes`, named constraints in `policies`."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ from typing import Any, get_args
 
 from fastapi import APIRouter
 
-from service.errors import describe
-from service.resident import Loaded
+from service.keeper import MAX_POLICIES
+from service.routes.replies import CAPABILITIES
 from service.routes.state import TheLoaded, TheSettings
 from steering.bounds import Space
 from steering.box_qp import MAX_CONSTRAINTS
 from steering.constraint import MetricName, Prompt
 from steering.controllers.base import Source
 from steering.controllers.table import CONTROLLER_NAMES, USES, RuleName
-from steering.errors import UnknownProbe
-from steering.fitted import GROUPS
-from steering.probe import Probe
 from steering.requests import MAX_LOGPROBS
 from steering.version import __version__
 
 router = APIRouter(prefix="/v1/steering", tags=["steering"])
 
 
-@router.get("/capabilities")
+@router.get("/capabilities", responses=CAPABILITIES)
 async def capabilities(loaded: TheLoaded, settings: TheSettings) -> dict[str, Any]:
     """The values each steering field may take on this server, and its limits."""
     lm = loaded.engine.lm
@@ -51,13 +48,19 @@ async def capabilities(loaded: TheLoaded, settings: TheSettings) -> dict[str, An
         "combine": ["joint"],
         "several_probes_at_one_layer": True,
         "reports": ["summary", "tokens", "none"],
-        "streaming": False,
+        "streaming": True,
         "probes": [probe.id for probe in loaded.probes],
+        "policies": list(loaded.policies),
+        "default_policy": settings.default_policy,
+        "allow_opt_out": settings.allow_opt_out,
         "limits": {
             "max_constraints": MAX_CONSTRAINTS,
             "max_prompts": settings.max_prompts,
             "max_new_tokens": settings.max_new_tokens,
             "max_body_bytes": settings.max_body_bytes,
+            "max_upload_bytes": settings.max_upload_bytes,
+            "max_uploads": settings.max_uploads,
+            "max_policies": MAX_POLICIES,
             "max_logprobs": MAX_LOGPROBS,
             "slots": settings.slots,
             "row_tokens": loaded.engine.row_tokens,
@@ -66,46 +69,4 @@ async def capabilities(loaded: TheLoaded, settings: TheSettings) -> dict[str, An
             "deadline_seconds": settings.deadline_seconds,
             "max_queue": settings.max_queue,
         },
-    }
-
-
-@router.get("/probes")
-async def probes(loaded: TheLoaded) -> dict[str, Any]:
-    """Every loaded probe."""
-    return {"object": "list", "data": [_summary(probe, loaded) for probe in loaded.probes]}
-
-
-@router.get("/probes/{probe_id}")
-async def probe(probe_id: str, loaded: TheLoaded) -> dict[str, Any]:
-    """One probe, by `name@version` or by name for its highest version."""
-    try:
-        found = loaded.probes.get(probe_id)
-    except UnknownProbe as error:
-        raise describe(error, param="probe_id") from None
-    return _summary(found, loaded)
-
-
-def _summary(probe: Probe, loaded: Loaded) -> dict[str, Any]:
-    """The manifest without what only a loader needs, and metrics at the default layers alone."""
-    manifest = probe.manifest
-    return {
-        "id": probe.id,
-        "object": "steering.probe",
-        "name": manifest.name,
-        "version": manifest.version,
-        "concept": manifest.concept,
-        "positive_is": manifest.positive_is,
-        "labels": manifest.labels,
-        "token_rule": manifest.token_rule,
-        "layers": sorted(probe.layers),
-        "carries": {group: at for group in GROUPS if (at := probe.layers_with(group))},
-        "default": manifest.default.model_dump(),
-        "metrics": {str(layer): manifest.metrics[layer].model_dump() for layer in manifest.default.layers},
-        "causal": manifest.causal,
-        "calibrated": manifest.calibrated,
-        "baselines": manifest.baselines,
-        "dataset": {"name": manifest.dataset.name, "licence": manifest.dataset.licence},
-        "base_model": {"id": manifest.base_model.id, "revision": manifest.base_model.revision},
-        "sha256": loaded.probes.sha256(probe.id),
-        "created": manifest.created,
     }

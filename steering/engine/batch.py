@@ -10,6 +10,8 @@ raised: the caches of all rows are then of unknown state.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import OutOfMemoryError, Tensor
 
 from steering.choosing import choose
@@ -164,7 +166,7 @@ class Batch:
                 if isinstance(token, Exception):
                     raise token
                 job.writing.take(token, logits[slot - first])
-                job.tell(token)
+                job.tell(token, partial(self._runner.steering.fresh_scores, slot))
             except Exception as error:
                 job.fail(error)
                 self._runner.cache.clear(slot)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 
+from steering.engine.aside import Answer, Aside, Work
 from steering.engine.batch import Batch
 from steering.engine.job import Job, Listener, Priority
 from steering.engine.packed import packs_by_itself
@@ -29,6 +30,8 @@ ROW_TOKENS = 2048
 """Of one row, prompt and continuation, where the model's context is longer or unbounded."""
 _IDLE, _RUSH = 8, 4
 """Chunks of short prompts that may be read at once while nobody writes, and while as many could join as write."""
+_ASIDE = 16
+"""Works beside the rows that may wait."""
 _GATHER = 0.002
 """Seconds without a new request after which an idle engine begins with those that came together."""
 
@@ -69,6 +72,7 @@ class Engine:
         self.chunk_tokens = min(chunk_tokens, self.row_tokens)
         self.self_test: SelfTest = self_test(lm)
         self._waiting = Waiting(max_queue)
+        self._aside = Aside(_ASIDE)
         self._short_turn = True
         """Whether the next pass over prompts is for short ones, though a long one is being read"""
         self._closing, self._stopping = threading.Event(), threading.Event()
@@ -147,6 +151,18 @@ class Engine:
             raise self._ended()
         return [job.answer for job in jobs]
 
+    def beside(self, work: Work[Answer], *, seconds: float | None = None) -> Future[Answer]:
+        """Have `work` done step by step by the owner of the model, between two turns, so that it touches no row.
+
+        Its future can be cancelled between two steps; after `seconds` its answer is DeadlineExceeded. Raises
+        EngineUnavailable when too many wait or the engine has ended.
+        """
+        answer = self._aside.push(work, seconds=seconds) if self.alive else None
+        if answer is None:
+            raise self._ended()
+        self._waiting.wake()
+        return answer
+
     def stop(self) -> None:
         """End within a step: what runs or waits gets EngineUnavailable. For a drain that has taken too long."""
         self._closing.set()
@@ -200,12 +216,18 @@ class Engine:
             )
             for job in [*self._batch.everybody, *self._waiting.drain()]:
                 job.fail(EngineUnavailable(told))
+            for answer in self._aside.drain():
+                answer.set_exception(EngineUnavailable(told))
 
     def _turn(self) -> bool:
-        """Read some of the prompts that wait, then write a token in every row; False when all is done."""
+        """Read some of the prompts that wait, then write a token in every row; False when all is done.
+
+        Before that, one step of what is to be done beside the rows.
+        """
         if self._stopping.is_set():
             return False
-        if not self.running and not len(self._waiting):
+        self._aside.step()
+        if not self.running and not len(self._waiting) and not len(self._aside):
             if self._closing.is_set():
                 return False
             self._waiting.wait()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from steering.choosing import Chooser
 from steering.engine.steered import Steered
@@ -29,6 +29,10 @@ class News:
     logprob: TokenLogprob | None
     finish_reason: str | None
     """Of the last token only"""
+    prompt_logprobs: list[TokenLogprob | None] | None = None
+    """Of the first token only, and with `echo`: those of the prompt"""
+    scores: Sequence[dict[str, Any]] = ()
+    """With `token_scores`: of the tokens read since the last news, as in the report; the last of them wrote this one"""
 
 
 Listener = Callable[[News], None]
@@ -93,13 +97,23 @@ class Job:
         if self._may_answer():
             self.answer.set_exception(error)
 
-    def tell(self, token: int) -> None:
-        """Tell the listener of the token just taken."""
+    def tell(self, token: int, scores: Callable[[], Sequence[dict[str, Any]]]) -> None:
+        """Tell the listener, if there is one, of the token just taken; `scores` is asked only if he wants them."""
         if self.listener is None:
             return
         writing = self.writing
         logprob = writing.logprobs[-1] if writing.logprobs else None
-        self.listener(News(token, writing.news(), logprob, writing.finish_reason))
+        first = len(writing.token_ids) == 1
+        self.listener(
+            News(
+                token,
+                writing.news(),
+                logprob,
+                writing.finish_reason,
+                prompt_logprobs=writing.prompt_logprobs if first and self.request.echo else None,
+                scores=scores() if self.request.token_scores else (),
+            )
+        )
 
     def finish(self, completion: Completion) -> None:
         """Answer, unless it was cancelled meanwhile."""

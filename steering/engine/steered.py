@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,6 +91,16 @@ class SlotSteering:
         if row.figures is not None:
             account.totals.copy_(torch.from_numpy(self._tables.totals[slot, : len(account.totals)]))
         return account.report(finish=finish, tokens=row.token_scores)
+
+    def fresh_scores(self, slot: int) -> list[dict[str, Any]]:
+        """Probabilities of the tokens the row in `slot` has read since the last call. Copies to the host."""
+        account = self._accounts[slot]
+        if account is None:
+            return []
+        for first, (rows, general) in self._compiled.items():
+            if first <= slot < first + len(rows):
+                general.settle()
+        return account.fresh_scores()
 
     def quick(self, first: int, rows: int) -> bool:
         """Whether a pass over these slots needs the tables only, or no steering at all."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from fastapi import FastAPI
 from service import Loaded, Settings, create_app
 from service.resident import start_engine
 from steering import LanguageModel, Probe, ProbeStore
+from steering.engine.runner import Runner
 
 Serve = Callable[..., Any]
 
@@ -79,6 +81,27 @@ def run() -> Serve:
 
 
 @pytest.fixture(scope="session")
+def ready() -> Callable[[httpx.Client], None]:
+    """`wait_until_ready`, beside `run`."""
+    return wait_until_ready
+
+
+@pytest.fixture(scope="session")
+def folder_app() -> Callable[..., FastAPI]:
+    """An app whose shipped probes are those of a folder, now and at every reload: `(lm, folder, state)`."""
+
+    def make(lm: LanguageModel, folder: Path, state: Path) -> FastAPI:
+        chosen = Settings(state=state, probes=folder)
+
+        def reopen() -> ProbeStore:
+            return ProbeStore.open(folder, lm)
+
+        return create_app(lambda: Loaded(start_engine(lm, chosen), reopen(), reopen), chosen)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def client(lm: LanguageModel, make_probe: Callable[..., Probe]) -> Iterator[httpx.Client]:
     """One server for all tests that leave it as it was: tiny-llama with the probes toxicity@1, @2 and sentiment@1."""
     probes = [
@@ -88,3 +111,15 @@ def client(lm: LanguageModel, make_probe: Callable[..., Probe]) -> Iterator[http
     ]
     with serve_model(lm, probes, max_new_tokens=64, max_prompts=8, max_body_bytes=20_000) as client:
         yield client
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pass of the model takes some time."""
+    original = Runner.read
+
+    def read(runner: Runner, *args: Any, **options: Any) -> Any:
+        time.sleep(0.015)
+        return original(runner, *args, **options)
+
+    monkeypatch.setattr(Runner, "read", read)

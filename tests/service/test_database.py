@@ -24,6 +24,14 @@ def test_what_one_server_wrote_the_next_one_reads(tmp_path):
     assert names(Database(tmp_path / "new" / "state")) == ["kept"]
 
 
+def test_nobody_else_on_the_machine_reads_it_even_in_a_folder_that_is_open(tmp_path):
+    tmp_path.chmod(0o755)
+    database = Database(tmp_path)
+    with database.connect() as connection:
+        connection.execute(PUT, ("kept",))
+        assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+
+
 def test_a_change_that_fails_half_way_leaves_nothing(tmp_path):
     database = Database(tmp_path)
 

@@ -252,7 +252,8 @@ def test_only_settings_that_ask_for_something_are_sent(make_ready: Callable[...,
     list(writer.write([row], Decoding(max_tokens=5, repetition_penalty=1.2, top_p=0.3)))
     writer.close()
     sampling = {"max_tokens": 5, "temperature": 1.0, "repetition_penalty": 1.2, "top_p": 0.3}
-    assert bodies == [{"prompt": "To the sea", "seed": row.seed, **sampling}]
+    unsteered = {"steering": {"mode": "off"}, "priority": "background"}
+    assert bodies == [{"prompt": "To the sea", "seed": row.seed, **unsteered, **sampling}]
 
 
 def test_an_answer_with_another_seed_is_not_taken_for_ours(make_ready: Callable[..., Prepared]) -> None:
@@ -271,3 +272,29 @@ def test_what_is_no_tiller_server_is_refused() -> None:
     transport = httpx.MockTransport(lambda request: httpx.Response(200, json={"hello": "world"}))
     with pytest.raises(SpecError, match="answers, but not as a Tiller server"):
         HttpWriter("http://server", transport=transport)
+
+
+def test_what_is_written_waits_for_live_traffic_and_shows_the_key(
+    read: Read, do_run: Run, lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TILLER_API_KEY", "a-key")
+    asked: list[httpx.Request] = []
+    send = httpx.Client.send
+
+    def note(client: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+        asked.append(request)
+        return send(client, request, **options)
+
+    with serving(lm, tmp_path / "probes") as server:
+        monkeypatch.setattr(httpx.Client, "send", note)
+        prepared = ready(read(server=server.url, probes=None), lm)
+        checked = len(asked)
+        do_run(prepared, tmp_path / "out")
+        prepared.writer.close()
+    assert {request.headers["authorization"] for request in asked} == {"Bearer a-key"}
+    priorities = [json.loads(request.content)["priority"] for request in asked if request.method == "POST"]
+    assert set(priorities[: checked - 2]) == {"live"}
+    assert set(priorities[checked - 2 :]) == {"background"}
+    monkeypatch.setenv("TILLER_API_KEY", "a\nkey")
+    with pytest.raises(SpecError, match="holds a letter that no key has"):
+        HttpWriter("http://127.0.0.1:9")
