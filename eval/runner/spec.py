@@ -166,7 +166,8 @@ class Spec(Strict):
     data: Word | None = None
     """Folder of the data files, relative to the spec file; null: the spec file's own. `--data` is stronger."""
     model: Word | None = None
-    """Embedded name, Hugging Face id or folder. With a server: what measures log-probabilities; it must be the same."""
+    """Embedded name, Hugging Face id or folder. With a server it must be the same; it measures log-probabilities, which
+    the server is asked for else, and brings the chat template that instructions need."""
     server: Word | None = None
     """URL of a running server that writes; null: the model is loaded here."""
     probes: Word | None = None
