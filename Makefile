@@ -2,8 +2,8 @@
 #   make demo           the main job on the embedded model: unsteered and steered answers over HTTP, bounds verified
 #   make serve          the server on http://127.0.0.1:8000
 #   make check          format, lint, types, imports, fast tests
-#   make test           check, and everything slow
-#   make test-browser  the evaluation report in Chromium, which is installed when missing (Debian's package)
+#   make test           check, and everything slow; the pages in Chromium too, where it is or can be installed
+#   make test-browser  both pages and the evaluation report in Chromium, Debian's package, installed when missing
 #   make probes         train the shipped probes again (needs DATA)
 #   make bench-quality  the first table of docs/effect.md again (needs DATA)
 #   make bench-controllers  the second: every controller and its placebo (needs DATA)
@@ -41,20 +41,26 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+HAS_CHROMIUM = { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null
+GET_CHROMIUM = sh -c 'apt-get install --yes --no-install-recommends chromium \
+	|| { apt-get update && apt-get install --yes --no-install-recommends chromium; }'
+
 LINT = $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 check: $(READY)
 	$(LINT)
 	$(BIN)/pytest -m "not slow"
 
+# Asks for nothing: as root, or where sudo needs no password. Whether there is a Chromium in the end, pytest will say.
 test: $(READY)
 	$(LINT)
+	@$(HAS_CHROMIUM) || $(ROOT:sudo=sudo -n) $(GET_CHROMIUM) || echo "no Chromium: what needs a browser will be skipped"
 	$(BIN)/pytest
 
 test-browser: $(READY)
-	@command -v chromium chromium-browser google-chrome >/dev/null || $(ROOT) apt-get install --yes --no-install-recommends chromium \
+	@$(HAS_CHROMIUM) || $(ROOT) $(GET_CHROMIUM) \
 		|| { echo "no Chromium, and apt-get could not install it; put chromium on the PATH"; exit 1; }
-	$(BIN)/pytest tests/eval/report/test_in_browser.py
+	$(BIN)/pytest tests/service/playground tests/service/jobs/test_reports_page.py tests/eval/report/test_in_browser.py
 
 probes: $(READY)
 	$(BIN)/python -m probes.pretrain --data $(DATA)

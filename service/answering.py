@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request as HttpRequest
 
+from service import visits
 from service.errors import CLIENT_GONE, INVALID, ApiError, describe, not_applied
 from service.orders import Order, Prompt
 from service.protection.ledger import Account, account_of
@@ -61,7 +62,7 @@ async def answer(order: Order, http: HttpRequest, resident: Resident) -> list[Ch
 
     When the client leaves, its rows are taken back, those that run between two steps. Raises ApiError or TillerError.
     """
-    rows, futures = await resident.aside(partial(admit, order, resident.get(), account_of(http)))
+    rows, futures = await resident.aside(partial(admit, order, resident.get(), account_of(http)), rows=order.queued)
     try:
         completions = await unless_disconnected(asyncio.gather(*map(asyncio.wrap_future, futures)), http)
     finally:
@@ -107,6 +108,13 @@ def admit(
         take_back(futures)
         raise
     account.charge(read)
+    constraints = [] if plan is None else plan.constraints
+    visits.admitted(
+        futures,
+        probes=[constraint.probe.id for constraint in constraints],
+        mode="none" if steering is None else steering.mode,
+        prompts=order.prompts,
+    )
     return rows, futures
 
 

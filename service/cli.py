@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from service.flags import Flags, takes_settings
 from service.protection.commands import app as keys_app
 from steering.commandline import run_app
 from steering.errors import ModelError
@@ -25,7 +26,8 @@ Examples:
   tiller keys add alice            make a key; from then on the server demands one
   tiller probe train --help        make a probe from labelled texts
 
-Every setting of serve may also stand in the environment as TILLER_<NAME>; a flag is stronger.
+Every setting of serve may also stand in the environment as TILLER_<NAME>, or in a TOML file (--config FILE).
+A flag is stronger than the environment, and that than the file.
 """
 
 app = typer.Typer(
@@ -49,80 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @app.command()
+@takes_settings
 def serve(
-    model: Annotated[str | None, typer.Option(help="Embedded model, Hugging Face id or local folder.")] = None,
-    probes: Annotated[
-        Path | None, typer.Option(help="Folder of probes. [default: those shipped for the model]")
-    ] = None,
-    state: Annotated[
-        Path | None, typer.Option(help="Folder for policies, keys, jobs, uploads. [default: beside the models]")
-    ] = None,
-    probe_compat: Annotated[
-        str | None, typer.Option(help="How closely probes must fit: exact|architecture|width.")
-    ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="TCP port; 0 takes any free one. [default: 8000]")] = None,
-    allow_public: Annotated[
-        bool | None, typer.Option("--allow-public", help="Listen beyond this machine although there are no keys.")
-    ] = None,
-    require_key: Annotated[
-        bool | None, typer.Option("--require-key", help="Demand a key even while there is none.")
-    ] = None,
-    allowed_host: Annotated[
-        list[str] | None, typer.Option(help="A name to answer to besides localhost and addresses; repeatable.")
-    ] = None,
-    cors_origin: Annotated[
-        list[str] | None, typer.Option(help="A site whose pages may use this server; repeatable. [default: none]")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, balanced or auto.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Torch threads on CPU. [default: cores that are not busy]")
-    ] = None,
-    slots: Annotated[int | None, typer.Option(help="Rows run together. [default: 16]")] = None,
-    row_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of one row, prompt and continuation. [default: 2048, or the context]")
-    ] = None,
-    cache_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of all running rows. [default: slots x row-tokens]")
-    ] = None,
-    chunk_tokens: Annotated[int | None, typer.Option(help="Prompt tokens read in one pass. [default: 128]")] = None,
-    compile: Annotated[  # noqa: A002
-        bool | None, typer.Option("--compile", help="Compile the decoding step: a slow start, a faster server.")
-    ] = None,
-    deadline_seconds: Annotated[
-        float | None, typer.Option(help="Time a request has, waiting included. [default: 600]")
-    ] = None,
-    max_queue: Annotated[int | None, typer.Option(help="Rows that may wait. [default: 256]")] = None,
-    max_prompts: Annotated[int | None, typer.Option(help="Continuations per request. [default: 32]")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Largest max_tokens. [default: 1024]")] = None,
-    max_body_bytes: Annotated[int | None, typer.Option(help="Largest request body. [default: 1048576]")] = None,
-    max_connections: Annotated[int | None, typer.Option(help="Connections at a time. [default: 512]")] = None,
-    max_requests_per_key: Annotated[
-        int | None, typer.Option(help="Requests of one key at a time. [default: 128]")
-    ] = None,
-    header_seconds: Annotated[
-        float | None, typer.Option(help="Time for a request's head to arrive. [default: 10]")
-    ] = None,
-    body_seconds: Annotated[float | None, typer.Option(help="Time for its body to arrive. [default: 60]")] = None,
-    write_seconds: Annotated[
-        float | None, typer.Option(help="Time for a caller to read what waits for it. [default: 60]")
-    ] = None,
-    max_upload_bytes: Annotated[int | None, typer.Option(help="Largest uploaded probe. [default: 67108864]")] = None,
-    max_uploads: Annotated[int | None, typer.Option(help="Uploaded probes kept at a time. [default: 64]")] = None,
-    default_policy: Annotated[
-        str | None, typer.Option(help="Policy of requests without steering. [default: none, they are unsteered]")
-    ] = None,
-    allow_opt_out: Annotated[
-        bool | None, typer.Option("--allow-opt-out/--no-opt-out", help="Whether requests may leave the default policy.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of data files that evaluations may read.")] = None,
-    max_jobs: Annotated[int | None, typer.Option(help="Evaluations at a time. [default: 1]")] = None,
-    jobs_load_model: Annotated[
-        bool | None, typer.Option(help="Evaluations load the model once more, on the CPU. [default: an embedded one]")
-    ] = None,
-    drain_seconds: Annotated[int | None, typer.Option(help="Time to finish after SIGTERM. [default: 60]")] = None,
-    log_level: Annotated[str | None, typer.Option(help="critical, error, warning, info or debug.")] = None,
+    flags: Flags,
+    *,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the settings and where each was set, and do nothing.")
+    ] = False,
 ) -> None:
     """Serve steered generation over HTTP.
 
@@ -131,12 +66,16 @@ def serve(
       tiller serve
       tiller serve --port 9000 --threads 2
       TILLER_MODEL=Qwen/Qwen3-0.6B tiller serve --probes my_probes
+      tiller serve --config tiller.toml --print-config
     """
-    flags = dict(locals())
+    from service.configuration import configure
     from service.serve import serve as run
-    from service.settings import read_settings
 
-    raise typer.Exit(run(read_settings(**flags), say=_say))
+    configuration = configure(flags)
+    if print_config:
+        typer.echo(configuration.as_toml(), nl=False)
+        return
+    raise typer.Exit(run(configuration.settings, say=_say))
 
 
 @model_app.command("get")

@@ -16,7 +16,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
+from service import visits
 from service.validation import describe_validation, printable
 from steering.errors import (
     DeadlineExceeded,
@@ -32,7 +34,7 @@ from steering.errors import (
     UnsupportedSteering,
 )
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger("tiller")
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,10 @@ EVALUATION_NOT_FOUND = Kind(404, "not_found_error", "evaluation_not_found")
 EVALUATION_NOT_DONE = Kind(409, "conflict_error", "evaluation_not_done")
 EVALUATION_OVER = Kind(409, "conflict_error", "evaluation_over")
 EVALUATION_CANCELLED = Kind(410, "conflict_error", "evaluation_cancelled")
-NO_EVALUATIONS = Kind(501, "unavailable_error", "evaluations_not_available")
+NO_EVALUATIONS = Kind(400, "invalid_request_error", "evaluations_not_available")
 EVALUATIONS_FULL = Kind(503, "unavailable_error", "evaluations_full")
 LOADING = Kind(503, "unavailable_error", "loading")
+DRAINING = Kind(503, "unavailable_error", "draining")
 FAILED = Kind(503, "unavailable_error", "engine_failed")
 
 TABLE: dict[type[TillerError], Kind] = {
@@ -122,6 +125,25 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+def _declared(description: str, **headers: str) -> dict[str, Any]:
+    told = {name.replace("_", "-"): {"schema": {"type": "integer"}, "description": of} for name, of in headers.items()}
+    return {"model": ErrorBody, "description": description, **({"headers": told} if told else {})}
+
+
+_AGAIN = "Seconds after which to ask again; absent when that would not help"
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: _declared("Not understood, or not to be had here: `param` names the field, `message` the way out"),
+    401: _declared("No valid key, where the server has keys"),
+    413: _declared("The body is too large"),
+    429: _declared("More than this key may ask for", retry_after=_AGAIN),
+    503: _declared("Not now: the model loads, too many wait, or the server shuts down", retry_after=_AGAIN),
+    "default": _declared("A refusal, always of this shape"),
+}
+"""What any route may answer instead, for the document of the API."""
+TOO_LATE: dict[int | str, dict[str, Any]] = {504: _declared("Not ready within the seconds the request had")}
+"""And those that may take long."""
+
+
 class ApiError(Exception):
     """A refusal, ready to be sent."""
 
@@ -155,6 +177,8 @@ def describe(error: TillerError, *, within: str = "", param: str | None = None) 
 
 def reply(error: ApiError) -> JSONResponse:
     """`error` as a response."""
+    full = error.kind is TABLE[EngineUnavailable] and "retry-after" in error.headers
+    visits.refused(error.kind.code, reason="queue_full" if full else error.kind.code)
     return JSONResponse(_document(error), status_code=error.kind.status, headers=error.headers)
 
 
@@ -180,7 +204,7 @@ def _document(error: ApiError) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a reply of the one shape."""
+    """Make every error of `app` a reply of the one shape; what has no handler here is left to `service.visits`."""
 
     async def on_api(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
@@ -188,7 +212,10 @@ def install(app: FastAPI) -> None:
 
     async def on_tiller(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, TillerError)
-        return reply(describe(error))
+        told = describe(error)
+        if told.kind.status == INTERNAL.status:
+            log.error("a request failed for a reason its caller is not told", exc_info=error)
+        return reply(told)
 
     async def on_validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -199,24 +226,39 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return reply(_routing(request, error))
 
-    async def on_any(request: Request, error: Exception) -> JSONResponse:
-        return reply(internal())
-
     app.add_exception_handler(ApiError, on_api)
     app.add_exception_handler(TillerError, on_tiller)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(Exception, on_any)
 
 
 def _routing(request: Request, error: HTTPException) -> ApiError:
-    path, method = request.url.path, request.method
+    path, method, headers = request.url.path, request.method, dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = _methods(request)  # it names those of one route, of several with this path
     messages = {
         404: f"there is no route {path}; GET /openapi.json lists those there are",
-        405: f"{path} does not take {method}; it takes {(error.headers or {}).get('Allow', 'another method')}",
+        405: f"{path} does not take {method}; it takes {headers.get('Allow')}",
     }
     kind = _ROUTING.get(error.status_code, Kind(error.status_code, "invalid_request_error", "invalid_request"))
-    return ApiError(kind, messages.get(error.status_code, str(error.detail)), headers=error.headers)
+    return ApiError(kind, messages.get(error.status_code, str(error.detail)), headers=headers)
+
+
+def draining() -> ApiError:
+    """The refusal of new work by a server that is about to end."""
+    return ApiError(
+        DRAINING, "this server is shutting down and takes no new requests; ask again", headers={"retry-after": "2"}
+    )
+
+
+def _methods(request: Request) -> str:
+    """What the path of a request does take."""
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(taken, ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")))
 
 
 def not_applied() -> ApiError:

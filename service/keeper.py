@@ -55,8 +55,11 @@ class Keeper:
         self._database = database
         self._lock = threading.Lock()
 
-    def upload(self, data: bytes) -> tuple[Probe, bool]:
-        """Keep the probe of a single file, and whether it is new: the very same bytes again change nothing."""
+    def upload(self, data: bytes) -> tuple[Probe, Loaded, bool]:
+        """Keep the probe of a single file: itself, the set that has it, and whether it is new.
+
+        The very same bytes again change nothing.
+        """
         lm = self._resident.get().engine.lm
         try:
             probe = read_untrusted(data)
@@ -68,7 +71,7 @@ class Keeper:
         with self._lock:
             loaded = self._resident.get()
             if probe.id in loaded.probes:
-                return _again(probe, data, loaded), False
+                return _again(probe, data, loaded), loaded, False
             if len(loaded.uploaded) >= self._settings.max_uploads:
                 raise ApiError(
                     TOO_MANY_PROBES,
@@ -83,9 +86,8 @@ class Keeper:
                 raise _invalid(error) from None
             except OSError as error:
                 raise _no_room(error) from None
-            probes = loaded.probes.joined(stored)
-            self._swap(loaded, probes=probes, uploaded=loaded.uploaded | {probe.id})
-            return probes.get(probe.id), True
+            new = self._swap(loaded, probes=loaded.probes.joined(stored), uploaded=loaded.uploaded | {probe.id})
+            return new.probes.get(probe.id), new, True
 
     def delete(self, probe_id: str) -> None:
         """Take an uploaded probe away. Requests that were admitted with it are still answered by it."""
@@ -171,10 +173,12 @@ class Keeper:
     def _shelf(self, loaded: Loaded) -> Shelf:
         return Shelf(self._settings.state_folder(), loaded.engine.lm, level=self._settings.probe_compat)
 
-    def _swap(self, loaded: Loaded, *, probes: ProbeStore, uploaded: frozenset[str]) -> None:
+    def _swap(self, loaded: Loaded, *, probes: ProbeStore, uploaded: frozenset[str]) -> Loaded:
         """Hand out the new probes, and policies as they stand with them: a broken one may be whole again."""
         policies = read_policies(self._database, probes, loaded.engine.lm)
-        self._resident.replace(loaded.having(probes=probes, uploaded=uploaded, policies=policies))
+        new = loaded.having(probes=probes, uploaded=uploaded, policies=policies)
+        self._resident.replace(new)
+        return new
 
     def _read_policies(self, loaded: Loaded) -> dict[str, Policy]:
         policies = read_policies(self._database, loaded.probes, loaded.engine.lm)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
+from service.openai_schemas import Message
 from service.schemas import SteeringSummary
 from service.steering_field import Steering, SteeringField
-from service.validation import Strict, either
+from service.validation import Strict, either, refusal
 
 Text = Annotated[
     str | Annotated[list[int], Field(min_length=1)], either("a string, or a list of token ids that is not empty")
@@ -18,12 +19,21 @@ Text = Annotated[
 class ScoreRequest(Strict):
     """A text to be read by one probe. Nothing is generated."""
 
-    prompt: Text
+    prompt: Text | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)] | None = None
+    """In place of a prompt: a conversation, up to where the answer begins."""
     completion: Text | None = None
     """What follows the prompt: its first token has offset 0. As a string it is tokenised by itself."""
     steering: Steering = None
     """Under which constraints the text is read: an object, or the name of a policy. Null: none, also where the server
     has a default policy, since nothing is written here."""
+
+    @model_validator(mode="after")
+    def _one_of_prompt_and_messages(self) -> ScoreRequest:
+        if (self.prompt is None) == (self.messages is None):
+            found = "prompt and messages are both given" if self.prompt is not None else "prompt is missing"
+            raise refusal("one_of", f"{found}; expected one of them: a text, or a conversation", at="prompt")
+        return self
 
 
 class ScoredToken(BaseModel):

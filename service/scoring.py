@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor
 
+from service.chat import chat_prompt
 from service.errors import describe
 from service.policies import chosen
 from service.probe_schemas import ScoredToken, ScoreRequest, ScoreResponse, Table
@@ -32,7 +33,11 @@ class Reading:
             free = settings.model_copy(update={"allow_opt_out": True})
             steering, self._policy = chosen(body.steering, loaded.policies, free)
             plan = None if steering is None else steering.to_plan(loaded.probes, lm=lm, seed=0)
-        prompt = _tokens(body.prompt, loaded, param="prompt")
+        prompt: list[int] = []
+        if body.prompt is not None:
+            prompt = _tokens(body.prompt, loaded, param="prompt")
+        elif body.messages is not None:
+            prompt = list(chat_prompt(lm, body.messages))
         completion = [] if body.completion is None else _tokens(body.completion, loaded, param="completion")
         self.tokens = [*prompt, *completion]
         most = min(loaded.engine.row_tokens, lm.context or loaded.engine.row_tokens)

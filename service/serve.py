@@ -1,7 +1,7 @@
 """`tiller serve`: the app under uvicorn, with its socket bound first and its end made graceful.
 
-SIGTERM closes the socket, lets accepted requests finish (up to `drain_seconds`; what is left is refused with 503) and
-exits 0.
+SIGTERM begins the drain: `/ready` turns 503 and new work is refused with 503 and Retry-After, while the socket stays
+open and accepted requests finish, up to `drain_seconds`; what is left is refused with 503. Then it closes and exits 0.
 A model or probe that must not be used ends the process with its reason, exit 2.
 """
 
@@ -11,7 +11,9 @@ import json
 import logging
 import signal
 import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,20 +23,24 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.configuration import misspelt_variables
 from service.database import Database
 from service.errors import LOADING, ApiError
 from service.jobs import JobQueue
 from service.keeper import Keeper
+from service.logs import logging_to
 from service.protection.connections import protocol
 from service.protection.keyring import environment_key
 from service.protection.keys import KeyStore
 from service.protection.shell import MAX_HEADER_BYTES
 from service.resident import Resident, load
 from service.settings import Settings
+from service.tracing import traces
+from service.visits import Drain
 from steering.errors import InvalidRequest, TillerError
 from steering.version import __version__
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger("tiller")
 
 _REFUSAL_SECONDS = 10
 """Time for the refusals to be written after the drain, before connections are cut."""
@@ -43,12 +49,20 @@ _REFUSAL_SECONDS = 10
 def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
     """Serve until told to stop, and return the exit code. `say` gets lines for the person who started it.
 
-    Raises InvalidRequest for a public bind that was not allowed or an address that is taken, ModelError for a state
-    folder that cannot be used, and whatever TillerError loading ended with.
+    Raises InvalidRequest for a public bind that was not allowed, an address that is taken or traces that cannot be
+    sent, ModelError for a state folder that cannot be used, and whatever TillerError loading ended with.
     """
+    with logging_to(sys.stderr, settings):
+        return _serve(settings, say=say)
+
+
+def _serve(settings: Settings, *, say: Callable[[str], None]) -> int:
+    for line in misspelt_variables():
+        log.warning(line)
     store = KeyStore(Database(settings.state_folder()))
     closed = settings.require_key or environment_key() is not None or bool(store.all())
     settings.check_bind(closed=closed)
+    sent = traces(settings)
     listening = _listen(settings)
     url = _url(settings, port=listening.getsockname()[1])
     say(f"Tiller {__version__} listens on {url} and loads {settings.model}")
@@ -65,7 +79,7 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
         for line in _welcome(resident, url, closed=closed):
             say(line)
 
-    app = create_app(partial(load, settings, say=say), settings, announce=announce, url=_near(url))
+    app = create_app(partial(load, settings, say=say), settings, announce=announce, url=_near(url), traces=sent)
     servers.append(_Draining(configuration(app, settings), app, seconds=settings.drain_seconds))
     with _term_is_success(), _hangup_reloads(app):
         servers[0].run(sockets=[listening])
@@ -83,7 +97,8 @@ def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
         app,
         http=protocol(settings),
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        log_level=settings.log_level,
+        log_config=None,
+        access_log=False,
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=settings.drain_seconds + _REFUSAL_SECONDS,
@@ -91,20 +106,43 @@ def configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 
 class _Draining(uvicorn.Server):
-    """Accepted requests have `seconds` to finish after the first signal; then, or at the second, they are refused."""
+    """Accepted requests have `seconds` to finish after the first signal; then, or at the second, they are refused.
+
+    The socket is closed when they have: a connection it has taken in but nobody has read would be lost with it.
+    """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, *, seconds: float) -> None:
         super().__init__(config)
         self._app = app
         self._seconds = seconds
+        self._signal: int | None = None
+        self._until = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        again = self.should_exit
-        super().handle_exit(sig, frame)
+        """Begin the drain; at a second signal, end it; at a third, cut connections."""
+        if self.should_exit:
+            super().handle_exit(sig, frame)
+            return
+        again = self._signal is not None
+        self._signal = sig
+        self._until = time.monotonic() + (0 if again else self._seconds)
+        self._drain.begin()
         threading.Thread(target=self._stop_jobs, daemon=True).start()  # a lock it needs may be ours, below this signal
-        timer = threading.Timer(0 if again else self._seconds, self._stop)
-        timer.daemon = True
-        timer.start()
+
+    async def on_tick(self, counter: int) -> bool:
+        """End once nothing is owed any more, or when the time is up."""
+        if self._signal is not None and not self.should_exit:
+            late = time.monotonic() >= self._until
+            if late:
+                self._stop()
+            if late or self._drain.done:
+                super().handle_exit(self._signal, None)
+        return await super().on_tick(counter)
+
+    @property
+    def _drain(self) -> Drain:
+        drain: Drain = self._app.state.drain
+        return drain
 
     def _stop_jobs(self) -> None:
         jobs: JobQueue | None = getattr(self._app.state, "jobs", None)
@@ -137,13 +175,17 @@ def _welcome(resident: Resident, url: str, *, closed: bool) -> Iterator[str]:
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        listening = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
         raise InvalidRequest(
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; "
             "give another --port (0 takes any free one) or --host",
             param="port",
         ) from None
+    # Inherited by every connection. asyncio does it only for sockets it made itself, and without it the second part of
+    # a reply over a connection that is kept waits for the client's delayed acknowledgement: 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _url(settings: Settings, *, port: int) -> str:

@@ -1,4 +1,8 @@
-"""Everything an operator may set. Precedence: flag, then environment (`TILLER_<NAME>`), then the default here."""
+"""Everything an operator may set.
+
+Each field is a flag of `tiller serve` (`service.flags`), a variable and a key of the configuration file
+(`service.configuration`). The docstring below it is the flag's help.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from steering.embedded import tiller_home
@@ -39,6 +43,8 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
+    config: Path | None = None
+    """TOML file of settings, as `max_queue = 512`; the environment (TILLER_<NAME>) is stronger, and flags most."""
     model: str = "smollm2-135m-instruct"
     """An embedded model, a Hugging Face id, or a local folder."""
     probes: Path | None = None
@@ -112,7 +118,14 @@ class Settings(BaseSettings):
     drain_seconds: Positive = 60
     """After SIGTERM, how long accepted requests may take to finish."""
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
-    """Of the log on standard error. Prompts are never logged."""
+    """Of the log on standard error."""
+    log_format: Literal["json", "text"] | None = None
+    """Of its lines. Unset: text at a terminal, else JSON."""
+    log_prompts: bool = False
+    """Log the prompts and completions of every request; without it no line holds any of their text."""
+    otlp_endpoint: str | None = None
+    """Send traces there by OTLP over HTTP, as http://collector:4318; needs the extra `otel`. Unset: to where
+    OTEL_EXPORTER_OTLP_ENDPOINT says, if it is set."""
 
     @model_validator(mode="after")
     def _a_full_request_fits_the_queue(self) -> Settings:
@@ -160,23 +173,6 @@ class Settings(BaseSettings):
             if folder.is_dir():
                 return folder
         return None
-
-
-def read_settings(**flags: object) -> Settings:
-    """Settings from the environment, with those `flags` that are not None on top.
-
-    Raises InvalidRequest with one line that names the flag and the variable.
-    """
-    try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        if not name:
-            raise InvalidRequest(first["msg"].removeprefix("Value error, ")) from None
-        raise InvalidRequest(
-            f"--{name.replace('_', '-')} (TILLER_{name.upper()}) is {first['input']!r}: {first['msg']}", param=name
-        ) from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from service.errors import UNSUPPORTED, ApiError, describe
 from service.validation import Strict, either, refusal
@@ -194,11 +194,12 @@ class SteeringField(Strict):
         return None if self.mode == "off" else plan
 
 
-def _policy_or_object(value: Any) -> SteeringField | str | None:
+def _policy_or_object(value: Any, union: ValidatorFunctionWrapHandler) -> SteeringField | str | None:
+    """Without asking `union`, whose errors would speak of its branches; it is what the API's document shows."""
     if value is None or isinstance(value, (str, SteeringField)):
         return value
     return SteeringField.model_validate(value)
 
 
-Steering = Annotated[SteeringField | str | None, PlainValidator(_policy_or_object)]
+Steering = Annotated[SteeringField | str | None, WrapValidator(_policy_or_object)]
 """The type of a request's `steering`: an object, the name of a policy, or null for the server's default (or none)."""

@@ -22,6 +22,9 @@ from pydantic_core import PydanticCustomError
 _SHOWN = 60
 """Characters of an offending value that a message repeats."""
 
+_PLACES = ("body", "path", "query")
+"""Where FastAPI says a field was, which its caller did not write."""
+
 _EXPECTED = {
     "greater_than_equal": "at least {ge}",
     "greater_than": "a number above {gt}",
@@ -33,6 +36,7 @@ _EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "string_type": "a string",
+    "string_pattern_mismatch": "text of the form {pattern}",
     "bool_type": "true or false",
     "list_type": "a list",
     "too_short": "at least {min_length} of them",
@@ -84,7 +88,7 @@ def either(expected: str) -> WrapValidator:
 
 def describe_validation(error: Mapping[str, Any]) -> tuple[str, str | None, bool]:
     """One pydantic error as (message, dotted param, whether it is about something unsupported)."""
-    where: Sequence[Any] = [part for part in error["loc"] if part != "body"]
+    where: Sequence[Any] = error["loc"][1:] if error["loc"] and error["loc"][0] in _PLACES else error["loc"]
     context = error.get("ctx") or {}
     if context.get("house"):
         at = context.get("at")

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 import torch
@@ -148,16 +148,21 @@ def _tensors(probe: Probe) -> dict[str, Tensor]:
     return tensors
 
 
-def assemble(manifest: Manifest, tensors: dict[str, Tensor], path: Path | str) -> Probe:
-    """The probe of a file's header and tensors. Raises CorruptProbe, beginning with `path`, unless they fit."""
+def check_names(manifest: Manifest, names: Set[str], path: Path | str) -> None:
+    """Raise CorruptProbe, beginning with `path`, unless these are the tensors the manifest speaks of."""
     expected = {f"layers.{layer}.{name}" for layer in manifest.metrics for name in _REQUIRED}
     optional = {f"layers.{layer}.{name}" for layer in manifest.metrics for name in _OPTIONAL}
-    missing, surplus = expected - tensors.keys(), tensors.keys() - expected - optional
+    missing, surplus = expected - names, names - expected - optional
     if missing or surplus:
         raise CorruptProbe(
             f"{path}: tensors do not fit the manifest (missing {sorted(missing)[:3]}, unknown {sorted(surplus)[:3]}); "
             "fetch or train it again"
         )
+
+
+def assemble(manifest: Manifest, tensors: dict[str, Tensor], path: Path | str) -> Probe:
+    """The probe of a file's header and tensors. Raises CorruptProbe, beginning with `path`, unless they fit."""
+    check_names(manifest, tensors.keys(), path)
     shapes: dict[str, tuple[int, ...]] = {"bias": (), "calibration": (2,), "resid_norm": ()}
     for name, tensor in tensors.items():
         shape = shapes.get(name.split(".", 2)[2])

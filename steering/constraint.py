@@ -120,6 +120,11 @@ class Constraint:
         """Whether the rule holds bounds."""
         return self.rule in BOUNDED
 
+    @property
+    def lower_only(self) -> bool:
+        """Whether the lowest layer decides, since only a lower bound is set."""
+        return self.bounds is not None and self.bounds.upper is None
+
     @cached_property
     def offset(self) -> StateOffset | None:
         """The offset on the recurrent state; None for controllers of the residual stream."""

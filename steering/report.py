@@ -51,7 +51,9 @@ class SteeringReport:
     finish: str = ""
     """Why generation ended, as in `finish_reason`."""
     tokens: list[dict[str, Any]] | None = field(default=None)
-    """With report 'tokens': per token read, {"offset", "probes": {id: [probability before, after]}}, highest layer."""
+    """With report 'tokens', per token read: {"offset", "probes": {id: [probability before, after]}, "doses": {id: the
+    largest over the layers}, "violated": [ids of those left outside]}. The probabilities are those of the lowest layer
+    where only a lower bound is set, else of the highest."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, NaN as None; `tokens` only when it was asked for."""

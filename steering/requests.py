@@ -65,6 +65,23 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """Where a row's time went, in seconds of the monotonic clock."""
+
+    queued: float
+    """From its submission until its prompt began to be read."""
+    prefill: float
+    """From then until its first token."""
+    decode: float
+    """From then until its last."""
+
+    @property
+    def total(self) -> float:
+        """From its submission until its end."""
+        return self.queued + self.prefill + self.decode
+
+
+@dataclass(frozen=True)
 class Completion:
     """What became of one row."""
 
@@ -81,6 +98,8 @@ class Completion:
     """Of the new tokens, when they were asked for."""
     prompt_logprobs: list[TokenLogprob | None] | None = None
     """Of the prompt's tokens, with `echo`; nothing came before the first, so it has none."""
+    timing: Timing | None = field(default=None, compare=False)
+    """From an engine; None from `generate`, which has no queue."""
 
 
 def encode(lm: LanguageModel, prompt: str | Sequence[int], *, max_tokens: int) -> list[int]:

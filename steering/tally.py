@@ -106,17 +106,27 @@ class Tally:
 
 
 def token_scores(constraints: Sequence[Constraint], offsets: Tensor, record: Tensor) -> list[dict[str, Any]]:
-    """The probabilities of one row's tokens in one pass: `offsets` (seq,), `record` (seq, slots, FIELDS)."""
+    """What was read and done at one row's tokens in one pass: `offsets` (seq,), `record` (seq, slots, FIELDS).
+
+    The probabilities are those of the layer the bound is about: the lowest where only a lower bound is set, else the
+    highest. The dose is the largest over the layers.
+    """
     scores = []
     read = record[:, :, field.TOKENS] > 0
-    values = torch.sigmoid(record[:, :, : field.MAX_POST + 1])
+    highest = torch.sigmoid(record[:, :, [field.MAX_PRE, field.MAX_POST]])
+    lowest = torch.sigmoid(-record[:, :, [field.NEG_MIN_PRE, field.NEG_MIN_POST]])
     for column in read.any(dim=-1).nonzero().flatten().tolist():
-        pairs = {
-            constraint.probe.id: values[column, slot].tolist() if constraint.probe.manifest.calibrated else [None, None]
-            for slot, constraint in enumerate(constraints)
-            if read[column, slot]
-        }
-        scores.append({"offset": int(offsets[column]), "probes": pairs})
+        score: dict[str, Any] = {"offset": int(offsets[column]), "probes": {}, "doses": {}, "violated": []}
+        for slot, constraint in enumerate(constraints):
+            if read[column, slot]:
+                probe, values = constraint.probe, lowest if constraint.lower_only else highest
+                calibrated = probe.manifest.calibrated
+                score["probes"][probe.id] = values[column, slot].tolist() if calibrated else [None, None]
+                edited = record[column, slot, field.EDITED] > 0  # else the dose is of the others it meets at a layer
+                score["doses"][probe.id] = float(record[column, slot, field.MAX_DOSE]) if edited else 0.0
+                if record[column, slot, field.VIOLATIONS] > 0:
+                    score["violated"].append(probe.id)
+        scores.append(score)
     return scores
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from steering.artefact import assemble, parse_manifest
+from steering.artefact import assemble, check_names, parse_manifest
 from steering.errors import CorruptProbe
 from steering.probe import Probe
 
@@ -45,6 +45,7 @@ def read_untrusted(data: bytes) -> Probe:
     manifest = parse_manifest(text, "the file")
     if manifest.files:
         raise CorruptProbe("the manifest in the header names files; that of a single file names none: export it again")
+    check_names(manifest, header.keys(), "the file")
     try:
         tensors: dict[str, Tensor] = load(data)
     except (SafetensorError, ValueError, TypeError) as error:

@@ -1,9 +1,9 @@
 """A running server writes: `POST /generate`, several requests at a time, the same way as any client.
 
 What is written waits for live traffic (`priority: background`); what is only checked does not. A server with keys is
-sent the one in $TILLER_API_KEY. A server that is full (503 with Retry-After) or for a moment away is asked again, up to
-`patience` seconds; what is refused for a reason is not. An instruction goes in as text through the model's chat
-template, so it needs the tokenizer of a model loaded here.
+sent the one in $TILLER_API_KEY. A server that is full (503 or 429, with Retry-After) or for a moment away is asked
+again, up to `patience` seconds; what is refused for a reason is not. An instruction goes in as text through the model's
+chat template, so it needs the tokenizer of a model loaded here.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class HttpWriter:
             token_ids=list(choice["token_ids"]),
             finish_reason=choice["finish_reason"],
             prompt_tokens=answer["usage"]["prompt_tokens"],
-            steering={name: value for name, value in report.items() if name != "tokens" or value} if report else None,
+            steering=_report(report) if report else None,
         )
 
     def _tokenize(self, text: str) -> list[int]:
@@ -233,12 +233,17 @@ class HttpWriter:
             message, param = str(said["message"]), said.get("param")
         except (ValueError, KeyError, TypeError, AttributeError):
             message, param = reply.text[:200], None
-        if reply.status_code < 500:
+        if reply.status_code < 500 and reply.status_code != 429:  # which is a key that asks too often
             raise SpecError(f"the server refuses ({reply.status_code}): {message}", param=param)
-        if reply.status_code not in (502, 503, 504) or reply.headers.get("x-should-retry") == "false":
+        if reply.status_code not in (429, 502, 503, 504) or reply.headers.get("x-should-retry") == "false":
             raise RunStopped(f"the server at {self._url} fails ({reply.status_code}): {message}")
         advised = reply.headers.get("retry-after", "")
         return f"answers {reply.status_code} ({message})", float(advised) if advised.isdigit() else None
+
+
+def _report(report: dict[str, Any]) -> dict[str, Any]:
+    """As the library gives it: without what only a server has to say."""
+    return {name: value for name, value in report.items() if name != "policy" and (name != "tokens" or value)}
 
 
 def _key() -> dict[str, str]:

@@ -43,7 +43,7 @@ class Checker:
     async def check(self, job_id: str, asked: Mapping[str, Any]) -> None:
         """Lay out the job's folder and check it there; the folder is gone again when this raises.
 
-        Raises ApiError: 400 that names the field, 501 where evaluations cannot be run at all, 503 when it is not now.
+        Raises ApiError: 400 that names the field, or says why no evaluation can be run here; 503 when it is not now.
         """
         self._refuse_at_sight(asked)
         if self._line > _LINE:
@@ -125,12 +125,19 @@ class Checker:
             return
         why, said = launch.without_paths(why), told.get("error", {})
         if said.get("refused"):
-            param = said.get("param")
-            raise ApiError(INVALID, why, param=f"spec.{param}" if param else "spec")
+            raise ApiError(INVALID, why, param=_field(said.get("param")))
         if said or code < 0:
             raise _not_now(why)
         log.error("a check failed; its last words:\n%s", (folder / LOG).read_text(errors="replace")[-2000:])
         raise ApiError(INTERNAL, "the spec could not be checked; the server's log says why")
+
+
+def _field(param: str | None) -> str:
+    """Where it stands in the request. What the server said of an arm names a field of `/generate`."""
+    head = (param or "").partition(".")[0]
+    if head in _KNOWN:
+        return f"spec.{param}"
+    return "spec.arms" if head == "steering" else "spec"
 
 
 def _not_now(why: str) -> ApiError:

@@ -13,7 +13,8 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,12 @@ class Launch:
     def clear(self, job_id: str) -> None:
         """Remove a job's folder and all that was written there."""
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
+
+    def sweep(self, known: Collection[str]) -> None:
+        """Remove what a check left that was killed: folders of no job, untouched for an hour."""
+        for folder in self.home.glob("eval-*"):
+            if folder.name not in known and time.time() - folder.stat().st_mtime > 3600:
+                self.clear(folder.name)
 
     def arguments(self, asked: Mapping[str, Any], *, check: bool) -> list[str]:
         """The command line of a job."""

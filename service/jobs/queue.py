@@ -65,6 +65,7 @@ class JobQueue:
             return
         try:
             self._attempt(self.table.recover)
+            self._attempt(lambda: self.launch.sweep(self.table.ids()))
             while not self._stopped.is_set():
                 self._attempt(self._look)
                 self._woken.wait(_BUSY if self._running else _IDLE)

@@ -77,6 +77,11 @@ class JobTable:
             rows = connection.execute("SELECT * FROM jobs ORDER BY created DESC, rowid DESC LIMIT ?", (limit,))
             return [_job(row) for row in rows.fetchall()]
 
+    def ids(self) -> frozenset[str]:
+        """Of all jobs."""
+        with self._database.connect() as connection:
+            return frozenset(row["id"] for row in connection.execute("SELECT id FROM jobs").fetchall())
+
     def waiting(self) -> int:
         """How many are queued."""
         with self._database.connect() as connection:

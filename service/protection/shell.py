@@ -1,4 +1,4 @@
-"""What holds for every request and every reply, whoever sends it. ASGI middleware, the outermost of the app.
+"""What holds for every request and every reply, whoever sends it. ASGI middleware, inside `service.visits` alone.
 
 Requests: a head of bounded length, a host this server answers to, a body that arrives in time. Replies: the headers
 that tell browsers to trust nothing; and a refusal of the one shape where something inside has failed.
@@ -99,7 +99,7 @@ class Shell:
         except Exception:
             if not begun:
                 await reply(internal())(scope, receive, headed)
-            raise  # to the server, which writes it into its log
+            raise  # to `Visits`, which writes it into the log
 
     def _refused(self, scope: Scope) -> ApiError | None:
         """Why this server does not take the head of a request; None if it does."""

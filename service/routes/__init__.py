@@ -6,6 +6,7 @@ from service.routes import (
     models,
     openai_api,
     operations,
+    pages,
     policies,
     probes,
     reports_page,
@@ -25,6 +26,7 @@ ROUTERS = tuple(
         policies,
         evaluations,
         operations,
+        pages,
         reports_page,
     )
 )

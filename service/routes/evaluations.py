@@ -186,7 +186,11 @@ async def remove(evaluation_id: str, jobs: TheJobs) -> None:
     await asyncio.to_thread(jobs.launch.clear, evaluation_id)
 
 
-@router.get("/{evaluation_id}/report", response_class=Response)
+@router.get(
+    "/{evaluation_id}/report",
+    response_class=Response,
+    responses={200: {"content": {kind.partition(";")[0]: {} for _, kind in _REPORTS.values()}}},
+)
 async def report(
     evaluation_id: str,
     jobs: TheJobs,

@@ -181,5 +181,5 @@ EVALUATION: dict[str, Example] = {
 }
 
 DETOKENIZE: dict[str, Example] = {
-    "text": {"summary": "The tokens of a prompt", "value": {"tokens": [10454, 3902, 253, 655]}},
+    "text": {"summary": "The tokens of a prompt", "value": {"tokens": [6403, 1980, 253, 655]}},
 }

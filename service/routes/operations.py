@@ -1,14 +1,15 @@
-"""For whoever runs the server: is it alive, is it ready, which build is it?"""
+"""For whoever runs the server: is it alive, is it ready, what does it do, which build is it?"""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 
-from service.routes.replies import HEALTH, READY, replied
-from service.routes.state import TheLoaded, TheResident
+from service.errors import draining
+from service.routes.replies import HEALTH, METRICS, READY, replied
+from service.routes.state import TheDrain, TheLoaded, TheMetrics, TheResident
 from steering.version import __version__
 
 router = APIRouter(tags=["operations"])
@@ -22,8 +23,13 @@ async def health(resident: TheResident) -> dict[str, str]:
 
 
 @router.get("/ready", responses=READY)
-async def ready(loaded: TheLoaded) -> dict[str, Any]:
-    """Ready: 200 with the self-test's summary once the model is loaded and has been seen to obey its hooks."""
+async def ready(loaded: TheLoaded, drain: TheDrain) -> dict[str, Any]:
+    """Ready: 200 with the self-test's summary once the model is loaded and has been seen to obey its hooks.
+
+    503 before that, and again from SIGTERM on.
+    """
+    if drain.began:
+        raise draining()
     return {
         "status": "ready",
         "model": loaded.engine.lm.name,
@@ -32,6 +38,13 @@ async def ready(loaded: TheLoaded) -> dict[str, Any]:
         "waiting": loaded.engine.waiting,
         "running": loaded.engine.running,
     }
+
+
+@router.get("/metrics", response_class=Response, responses=METRICS)
+def metrics(http: Request, metrics: TheMetrics) -> Response:
+    """Everything that is counted, for Prometheus; OpenMetrics when asked for."""
+    body, kind = metrics.exposition(http.headers.get("accept", ""))
+    return Response(body, headers={"content-type": kind})
 
 
 @router.get("/version", responses=replied({"version": __version__}))

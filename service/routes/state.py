@@ -9,8 +9,10 @@ from fastapi import Depends, Request
 from service.database import Database
 from service.jobs import Checker, JobQueue
 from service.keeper import Keeper
+from service.metrics import Metrics
 from service.resident import Loaded, Resident
 from service.settings import Settings
+from service.visits import Drain
 
 
 async def _resident(request: Request) -> Resident:
@@ -26,6 +28,16 @@ async def _settings(request: Request) -> Settings:
 async def _database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
+
+
+async def _metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
+async def _drain(request: Request) -> Drain:
+    drain: Drain = request.app.state.drain
+    return drain
 
 
 async def _jobs(request: Request) -> JobQueue:
@@ -52,6 +64,12 @@ TheResident = Annotated[Resident, Depends(_resident)]
 
 TheSettings = Annotated[Settings, Depends(_settings)]
 """The server's settings."""
+
+TheMetrics = Annotated[Metrics, Depends(_metrics)]
+"""What is counted."""
+
+TheDrain = Annotated[Drain, Depends(_drain)]
+"""Whether the server is about to end."""
 
 TheDatabase = Annotated[Database, Depends(_database)]
 """What is kept over restarts; its work blocks, so do it in a thread."""

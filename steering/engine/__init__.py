@@ -2,5 +2,6 @@
 
 from steering.engine.engine import Engine
 from steering.engine.job import Listener, News, Priority
+from steering.engine.observer import Observer
 
-__all__ = ["Engine", "Listener", "News", "Priority"]
+__all__ = ["Engine", "Listener", "News", "Observer", "Priority"]

@@ -16,6 +16,7 @@ from torch import OutOfMemoryError, Tensor
 
 from steering.choosing import choose
 from steering.engine.job import Job
+from steering.engine.observer import Observer
 from steering.engine.runner import Runner
 from steering.errors import NotEnoughMemory, TillerError
 
@@ -34,6 +35,7 @@ class Batch:
         """Short prompts of the pass that runs"""
         self.long: Job | None = None
         """The long prompt that is being read"""
+        self.observer = Observer()
         self._runner = runner
         self._chunk_tokens = chunk_tokens
 
@@ -50,7 +52,8 @@ class Batch:
     @property
     def everybody(self) -> list[Job]:
         """Whoever has been admitted and not answered."""
-        return [*self.rows, *self.reading, *([self.long] if self.long else [])]
+        long = self.long  # read once: other threads look, too
+        return [*self.rows, *self.reading, *([] if long is None else [long])]
 
     def drop_those_over(self) -> None:
         for slot in reversed(range(len(self.rows))):
@@ -145,6 +148,7 @@ class Batch:
         """One token of every row."""
         if not self.rows:
             return
+        self.observer.stepped(len(self.rows))
         logits = self._runner.read(
             0,
             [[job.writing.token_ids[-1]] for job in self.rows],
@@ -166,6 +170,7 @@ class Batch:
                 if isinstance(token, Exception):
                     raise token
                 job.writing.take(token, logits[slot - first])
+                job.tick()
                 job.tell(token, partial(self._runner.steering.fresh_scores, slot))
             except Exception as error:
                 job.fail(error)

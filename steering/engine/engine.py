@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from steering.engine.aside import Answer, Aside, Work
 from steering.engine.batch import Batch
 from steering.engine.job import Job, Listener, Priority
+from steering.engine.observer import Observer
 from steering.engine.packed import packs_by_itself
 from steering.engine.runner import Runner
 from steering.engine.waiting import Room, Waiting
@@ -113,9 +114,22 @@ class Engine:
         """What the cache takes, once and for all."""
         return self._runner.cache.bytes
 
+    @property
+    def tokens(self) -> int:
+        """What the running rows hold at most, together; the budget is `cache_tokens`."""
+        return self._batch.tokens
+
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` what happens, to the requests submitted from now on."""
+        self._batch.observer = observer
+
     def check(self, request: Request) -> int:
         """Raise what `submit` would raise for this request, and return the number of its prompt tokens."""
         return len(self._checked(request))
+
+    def check_room(self, rows: int) -> None:
+        """Raise EngineUnavailable when so many more could not wait at this moment."""
+        self._waiting.check_room(rows)
 
     def submit(
         self,
@@ -130,7 +144,8 @@ class Engine:
         After `seconds` its answer is DeadlineExceeded. `listener` is told every token. Raises InvalidRequest and its
         kin at once, EngineUnavailable when the queue is full or the engine has ended.
         """
-        job = Job.of(self.lm, request, self._checked(request), priority=priority, listener=listener)
+        prompt, observer = self._checked(request), self._batch.observer
+        job = Job.of(self.lm, request, prompt, priority=priority, listener=listener, observer=observer)
         if seconds is not None:
             job.deadline = job.began + seconds
         if not self.alive or not self._waiting.push(job):
@@ -264,6 +279,8 @@ class Engine:
             long=batch.long is None,
         )
         short, long = self._waiting.admit(room)
+        for job in short if long is None else [*short, long]:
+            job.admit()
         if long is not None:
             batch.begin_long(long)
         self._short_turn = False

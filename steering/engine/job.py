@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from steering.choosing import Chooser
+from steering.engine.observer import Observer
 from steering.engine.steered import Steered
 from steering.errors import DeadlineExceeded
 from steering.models import LanguageModel
-from steering.requests import Completion, Request, TokenLogprob
+from steering.requests import Completion, Request, Timing, TokenLogprob
 from steering.writing import Writing
 
 Priority = Literal["live", "background"]
@@ -52,22 +53,37 @@ class Job:
     deadline: float | None = None
     """When it is too late, on the monotonic clock"""
     listener: Listener | None = None
+    observer: Observer = field(default_factory=Observer)
     answer: Future[Completion] = field(default_factory=Future)
     """Never marked as running, so that it can be cancelled between any two steps"""
     read: int = 0
     """Tokens of the row that are in the cache"""
     began: float = field(default_factory=time.monotonic)
+    admitted: float | None = None
+    """When it left the queue"""
+    first: float | None = None
+    """When it had its first token"""
+    last: float | None = None
+    """And its latest"""
     ended: bool = False
     """Whether it was answered, or its cancellation noted"""
 
     @classmethod
     def of(
-        cls, lm: LanguageModel, request: Request, prompt: list[int], *, priority: Priority, listener: Listener | None
+        cls,
+        lm: LanguageModel,
+        request: Request,
+        prompt: list[int],
+        *,
+        priority: Priority,
+        listener: Listener | None,
+        observer: Observer | None = None,
     ) -> Job:
         """Prepare a request, as far as that needs no neighbours."""
         steered = Steered.of(request.plan, lm, prompt_tokens=len(prompt), token_scores=request.token_scores)
         writing, chooser = Writing(lm, request, prompt), Chooser(request.sampling, prompt)
-        return cls(request, prompt, steered, writing, chooser, priority=priority, listener=listener)
+        observer = observer or Observer()
+        return cls(request, prompt, steered, writing, chooser, priority=priority, listener=listener, observer=observer)
 
     @property
     def tokens(self) -> int:
@@ -95,7 +111,23 @@ class Job:
     def fail(self, error: BaseException) -> None:
         """End with an error, unless it has ended."""
         if self._may_answer():
+            self.observer.failed(error)
             self.answer.set_exception(error)
+
+    def admit(self) -> None:
+        """Note that it has left the queue."""
+        self.admitted = time.monotonic()
+        self.observer.admitted(prompt_tokens=len(self.prompt), waited=self.admitted - self.began)
+
+    def tick(self) -> None:
+        """Note that it has its next token."""
+        now = time.monotonic()
+        if self.last is None:
+            self.first = now
+            self.observer.first_token(now - self.began)
+        else:
+            self.observer.next_token(now - self.last)
+        self.last = now
 
     def tell(self, token: int, scores: Callable[[], Sequence[dict[str, Any]]]) -> None:
         """Tell the listener, if there is one, of the token just taken; `scores` is asked only if he wants them."""
@@ -118,6 +150,8 @@ class Job:
     def finish(self, completion: Completion) -> None:
         """Answer, unless it was cancelled meanwhile."""
         if self._may_answer():
+            completion = replace(completion, timing=self._timing())
+            self.observer.finished(completion)
             self.answer.set_result(completion)
 
     def _may_answer(self) -> bool:
@@ -125,4 +159,13 @@ class Job:
         if self.ended:
             return False
         self.ended = True
-        return self.answer.set_running_or_notify_cancel()
+        if self.answer.set_running_or_notify_cancel():
+            return True
+        self.observer.cancelled()
+        return False
+
+    def _timing(self) -> Timing:
+        assert self.admitted is not None
+        assert self.first is not None
+        assert self.last is not None
+        return Timing(self.admitted - self.began, self.first - self.admitted, self.last - self.first)

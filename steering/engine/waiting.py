@@ -44,6 +44,12 @@ class Waiting:
         with self._changed:
             return sum(map(len, self._queues.values()))
 
+    def check_room(self, rows: int) -> None:
+        """Raise EngineUnavailable when so many more would be too many."""
+        waiting = len(self)
+        if waiting + rows > self._most:
+            raise EngineUnavailable(f"{waiting} requests are waiting already; try again later", retry_after=1.0)
+
     def push(self, *jobs: Job) -> bool:
         """Queue jobs, together: nobody sees some of them without the others. False after `drain`, when nobody would
         find them. Raises EngineUnavailable when too many wait.
@@ -51,8 +57,7 @@ class Waiting:
         with self._changed:
             if not self._open:
                 return False
-            if sum(map(len, self._queues.values())) + len(jobs) > self._most:
-                raise EngineUnavailable(f"{self._most} requests are waiting already; try again later", retry_after=1.0)
+            self.check_room(len(jobs))
             for job in jobs:
                 self._queues[job.priority].append(job)
             self._changed.notify()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import socket
 import tempfile
 import threading
@@ -16,9 +19,11 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+import service.resident
 from service import Loaded, Settings, create_app
+from service.cli import main
 from service.resident import start_engine
-from steering import LanguageModel, Probe, ProbeStore
+from steering import LanguageModel, Probe, ProbeStore, save_probe
 from steering.engine.runner import Runner
 
 Serve = Callable[..., Any]
@@ -28,6 +33,7 @@ Serve = Callable[..., Any]
 def run_app(app: FastAPI) -> Iterator[httpx.Client]:
     """A client of `app`, which runs until the block ends."""
     listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -111,6 +117,51 @@ def client(lm: LanguageModel, make_probe: Callable[..., Probe]) -> Iterator[http
     ]
     with serve_model(lm, probes, max_new_tokens=64, max_prompts=8, max_body_bytes=20_000) as client:
         yield client
+
+
+@pytest.fixture
+def serving(
+    lm: LanguageModel,
+    tmp_path: Path,
+    make_probe: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Callable[..., list[dict[str, Any]]]:
+    """`tiller serve` on the tiny model while `visit(client)` runs; the lines it logged, of JSON each.
+
+    It is ended with SIGTERM, unless `stops` says that the visit does so.
+    """
+    monkeypatch.setattr(service.resident, "load_model", lambda name, **_: lm)
+    save_probe(make_probe(lm), tmp_path)
+
+    def serve(visit: Callable[[httpx.Client], None], *flags: str, stops: bool = False) -> list[dict[str, Any]]:
+        failures: list[BaseException] = []
+
+        def come() -> None:
+            said = ""
+            try:
+                while "docs:" not in said:
+                    time.sleep(0.02)
+                    said += capfd.readouterr().out
+                url = said.split("listens on ")[1].split()[0]
+                with httpx.Client(base_url=url, timeout=60) as client:
+                    visit(client)
+            except BaseException as failure:
+                failures.append(failure)
+            finally:
+                if not stops:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        visitor = threading.Thread(target=come)
+        visitor.start()
+        own = ["--port", "0", "--probes", str(tmp_path), "--log-format", "json", "--max-body-bytes", "5000"]
+        assert main(["serve", "--model", "tiny", *own, *flags]) == 0
+        visitor.join()
+        for failure in failures:
+            raise failure
+        return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+
+    return serve
 
 
 @pytest.fixture

@@ -9,13 +9,80 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from steering.engine.runner import Runner
+
 ROOT = Path(__file__).resolve().parents[2]
 START = 180.0
 """Seconds a first start may take: it may fetch the model."""
+
+
+def test_from_sigterm_on_nothing_new_is_taken_and_all_that_was_accepted_is_answered(
+    serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Runner.read
+
+    def slow(*args: Any, **options: Any) -> Any:
+        time.sleep(0.02)
+        return original(*args, **options)
+
+    monkeypatch.setattr(Runner, "read", slow)
+    body = {"prompt": "Once upon a time", "max_tokens": 60, "logit_bias": {"258": -100}}
+
+    def visit(client: httpx.Client) -> None:
+        url = str(client.base_url)
+        with ThreadPoolExecutor(6) as callers:
+            asked = [callers.submit(client.post, "/generate", json=body) for _ in range(6)]
+            while client.get("/ready").json()["running"] < 6:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+            while (ready := httpx.get(f"{url}/ready")).status_code == 200:
+                time.sleep(0.01)
+            assert ready.json()["error"]["code"] == "draining"
+            assert httpx.get(f"{url}/health").status_code == 200
+            assert httpx.get(f"{url}/metrics").status_code == 200
+            for route in ("/generate", "/v1/completions", "/v1/chat/completions"):
+                late = httpx.post(f"{url}{route}", json=body)
+                assert (late.status_code, late.json()["error"]["code"]) == (503, "draining")
+                assert int(late.headers["retry-after"]) > 0
+                assert late.headers["x-request-id"]
+            replies = [reply.result() for reply in asked]
+        assert [reply.status_code for reply in replies] == [200] * 6
+        assert all(len(reply.json()["choices"][0]["token_ids"]) == 60 for reply in replies)
+
+    began = time.monotonic()
+    lines = serving(visit, "--drain-seconds", "60", stops=True)
+    assert time.monotonic() - began < 50, "it did not wait for what it did not owe"
+    assert [line["level"] for line in lines if line["level"] == "error"] == []
+
+
+def test_a_second_signal_ends_the_wait_with_refusals(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Runner.read
+
+    def slow(*args: Any, **options: Any) -> Any:
+        time.sleep(0.1)
+        return original(*args, **options)
+
+    monkeypatch.setattr(Runner, "read", slow)
+
+    def visit(client: httpx.Client) -> None:
+        body = {"prompt": "Once", "max_tokens": 200, "logit_bias": {"258": -100}}
+        with ThreadPoolExecutor(1) as callers:
+            asked = callers.submit(client.post, "/generate", json=body)
+            while client.get("/ready").json()["running"] < 1:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.3)
+            assert not asked.done()
+            os.kill(os.getpid(), signal.SIGTERM)
+            reply = asked.result()
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "engine_unavailable")
+
+    serving(visit, stops=True)
 
 
 @pytest.mark.slow

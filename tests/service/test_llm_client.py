@@ -67,6 +67,7 @@ def test_a_chat_is_streamed_and_logged_with_its_usage(llm: Run, client: httpx.Cl
     assert 1 <= logged["output_tokens"] <= 12
 
 
+@pytest.mark.slow
 def test_a_text_is_completed(llm: Run, client: httpx.Client) -> None:
     answer = expected(client, "/v1/completions", {"prompt": "It was dark"})
     assert told(llm("-m", "tiller-text", "It was dark", *OPTIONS)) == answer

@@ -94,7 +94,7 @@ def test_what_could_not_be_carried_out_is_not_kept(server: httpx.Client) -> None
     for steering, status, what, param in bad:
         assert code(put(server, "bad", steering)) == (status, what, param)
     assert code(put(server, "bad", TIGHT, colour="red")) == (400, "invalid_request", "colour")
-    assert code(put(server, "Bad%20Name")) == (400, "invalid_request", "path.name")
+    assert code(put(server, "Bad%20Name")) == (400, "invalid_request", "name")
     assert server.get(POLICIES).json()["data"] == []
 
 
@@ -214,3 +214,12 @@ def test_a_reload_that_would_break_a_policy_is_refused(
         assert choice(client, steering="calm")["steering"]["policy"] == "calm"
         client.delete(f"{POLICIES}/calm")
         assert client.post("/v1/steering/reload").json()["removed"] == ["calm@1"]
+
+
+def test_the_document_says_what_steering_may_be_and_405_all_that_a_path_takes(server: httpx.Client) -> None:
+    document = server.get("/openapi.json").json()
+    field = document["components"]["schemas"]["GenerateRequest"]["properties"]["steering"]
+    kinds = [kind.get("type") or kind["$ref"].rsplit("/")[-1] for kind in field["anyOf"]]
+    assert kinds == ["SteeringField", "string", "null"]
+    reply = server.post(f"{POLICIES}/x")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "DELETE, GET, PUT")

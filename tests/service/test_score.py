@@ -74,8 +74,20 @@ def test_texts_scored_beside_rows_that_write_disturb_none(client: httpx.Client) 
             work.result()
 
 
+def test_a_conversation_is_read_as_the_chat_template_writes_it(client: httpx.Client) -> None:
+    talk = [{"role": "user", "content": "hi"}]
+    read = client.post(SCORE, json={"messages": talk, "completion": "c", "steering": steering()}).json()
+    assert (
+        read
+        == client.post(SCORE, json={"prompt": "[user]hi[assistant]", "completion": "c", "steering": steering()}).json()
+    )
+
+
 REFUSED = [
     ({}, 400, "invalid_request", "prompt", "missing"),
+    ({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, 400, "invalid_request", "prompt", "both"),
+    ({"messages": []}, 400, "invalid_request", "messages", "at least 1"),
+    ({"messages": [{"role": "user", "content": " "}]}, 400, "invalid_request", "messages.0.content", "white space"),
     ({"prompt": ""}, 400, "invalid_request", "prompt", "empty"),
     ({"prompt": []}, 400, "invalid_request", "prompt", "not empty"),
     ({"prompt": [10**9]}, 400, "invalid_request", "prompt", "ids from 0 to"),
@@ -114,3 +126,18 @@ def test_an_uncalibrated_probe_scores_null(serve: Any, lm: Any, make_probe: Any)
     with serve(lm, [bare]) as client:
         read = client.post(SCORE, json={"prompt": "ab"}).json()
     assert read["pre"] == read["post"] == [[None] * 4] * 2
+
+
+def test_the_examples_of_the_openapi_document_work_as_they_stand(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+
+    def examples(path: str, method: str) -> Any:
+        content = paths[path][method]["requestBody"]["content"]["application/json"]
+        return [example["value"] for example in content["examples"].values()]
+
+    for body in examples("/v1/steering/probes/{probe_id}/score", "post"):
+        assert client.post("/v1/steering/probes/toxicity/score", json=body).status_code == 200
+    for body in examples("/v1/steering/policies/{name}", "put"):
+        assert client.put("/v1/steering/policies/example", json=body).status_code == 201
+        assert client.delete("/v1/steering/policies/example").status_code == 200
+    assert list(paths["/v1/steering/probes"]["post"]["requestBody"]["content"]) == ["application/octet-stream"]

@@ -143,15 +143,27 @@ def test_two_probes_at_different_layers_are_reported_apart(lm, make_probe, recei
         agree(done.steering.probes[constraint.probe.id], by_hand(constraint, pre, post))
 
 
-def test_token_scores_are_the_highest_layer_of_each_token_read(lm, probe, received):
-    constraint = Constraint(probe, Bounds(upper=HIGH, space="logit"), prompt="last", layers=(1, 3))
+@pytest.mark.parametrize(("side", "nearest"), [("upper", np.max), ("lower", np.min)])
+def test_token_scores_are_of_the_layer_the_bound_is_about_at_each_token_read(lm, probe, received, side, nearest):
+    bounds = Bounds(**{side: HIGH if side == "upper" else -HIGH}, space="logit")
+    constraint = Constraint(probe, bounds, prompt="last", layers=(1, 3))
     done, pre, post = watched(lm, received, Plan((constraint,)), neighbours=1, token_scores=True)
     scores = done.steering.tokens
     assert [score["offset"] for score in scores] == list(range(-1, NEW - 1))
     found = by_hand(constraint, pre, post)
-    for side, name in enumerate(("pre", "post")):
-        highest = np.array(found[name]).reshape(-1, 2).max(axis=1)
-        assert [score["probes"][probe.id][side] for score in scores] == pytest.approx(highest, rel=1e-4)
+    for at, name in enumerate(("pre", "post")):
+        expected = nearest(np.array(found[name]).reshape(-1, 2), axis=1)
+        assert [score["probes"][probe.id][at] for score in scores] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_doses_of_tokens_have_the_largest_of_the_report_and_its_violations_are_named(lm, probe):
+    constraint = Constraint(probe, Bounds(upper=HIGH, space="logit"), prompt="all", layers=(1, 3))
+    for mode in ("enforce", "monitor"):
+        (done,) = generate(lm, [Request(PROMPT, SAMPLING, Plan((constraint,), mode=mode), token_scores=True)])
+        report, scores = done.steering.probes[probe.id], done.steering.tokens
+        assert max(score["doses"][probe.id] for score in scores) == pytest.approx(report.max_dose)
+        assert sum(score["violated"] == [probe.id] for score in scores) == report.violations
+        assert (report.violations > 0) == (mode == "monitor")
 
 
 def test_a_policy_that_met_no_token_reports_none_rather_than_a_number(lm, probe):

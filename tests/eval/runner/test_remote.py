@@ -203,6 +203,7 @@ def test_a_full_server_is_asked_again_when_it_says(make_ready: Callable[..., Pre
     ("status", "headers", "kind", "message"),
     [
         (503, {}, RunStopped, r"answers 503 \(why\), also after 0.3 s"),
+        (429, {}, RunStopped, r"answers 429 \(why\), also after 0.3 s"),
         (503, {"x-should-retry": "false"}, RunStopped, r"fails \(503\): why"),
         (500, {}, RunStopped, r"fails \(500\): why"),
         (400, {}, SpecError, r"refuses \(400\): why"),
@@ -280,7 +281,7 @@ def test_what_is_no_tiller_server_is_refused() -> None:
 def test_what_is_written_waits_for_live_traffic_and_shows_the_key(
     read: Read, do_run: Run, lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TILLER_API_KEY", "a-key")
+    monkeypatch.setenv("TILLER_API_KEY", "a-key-of-the-server")
     asked: list[httpx.Request] = []
     send = httpx.Client.send
 
@@ -294,7 +295,7 @@ def test_what_is_written_waits_for_live_traffic_and_shows_the_key(
         checked = len(asked)
         do_run(prepared, tmp_path / "out")
         prepared.writer.close()
-    assert {request.headers["authorization"] for request in asked} == {"Bearer a-key"}
+    assert {request.headers["authorization"] for request in asked} == {"Bearer a-key-of-the-server"}
     priorities = [json.loads(request.content)["priority"] for request in asked if request.method == "POST"]
     assert set(priorities[: checked - 2]) == {"live"}
     assert set(priorities[checked - 2 :]) == {"background"}

@@ -3,6 +3,7 @@
 well      two stages and a report            crash     no reason given
 held      runs until it is ended             fails     a reason that names its folder
 refused   --check says which field           full      --check says that the server is full
+bound     --check says what the server refuses of an arm
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def main() -> None:
     if "--check" in sys.argv:
         if name == "refused":
             fail("spec.json: arms.0.upper is 2; expected at most 1", param="arms.0.upper", refused=True)
+        if name == "bound":
+            fail("the server refuses (400): upper is 2", param="steering.constraints.0.upper", refused=True)
         if name == "full":
             fail("the server is full", refused=False)
         return

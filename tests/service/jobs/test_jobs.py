@@ -190,3 +190,13 @@ def test_paths_of_this_machine_are_words_in_what_others_read(tmp_path: Path) -> 
     launch = Launch(Settings(state=tmp_path / "state", data=data, model=str(model)), None)
     assert launch.without_paths(f"{tmp_path}/state/jobs/a, {data}/b, {model}") == "jobs/a, data/b, model"
     assert launch.without_paths(f"{tmp_path}/texts-2") == f"{tmp_path}/texts-2"
+
+
+def test_what_a_killed_check_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    launch = Launch(Settings(state=tmp_path), None)
+    for name in ("eval-old", "eval-new", "eval-known"):
+        launch.lay_out(name, {})
+    for name in ("eval-old", "eval-known"):
+        os.utime(launch.folder(name), (0, 0))
+    launch.sweep({"eval-known"})
+    assert sorted(path.name for path in launch.home.iterdir()) == ["eval-known", "eval-new"]

@@ -40,6 +40,7 @@ WHOLE: dict[str, Any] = {
         ({"spec": WHOLE | {"data": "/"}}, "spec.data", "for the server to decide"),
         ({"spec": WHOLE | {"about": "\ud800"}}, "spec", "lone surrogate"),
         ({"spec": WHOLE | {"name": "refused"}}, "spec.arms.0.upper", "arms.0.upper is 2; expected at most 1"),
+        ({"spec": WHOLE | {"name": "bound"}}, "spec.arms", "the server refuses (400): upper is 2"),
     ],
 )
 def test_a_bad_request_is_400_with_its_field_and_leaves_nothing(
@@ -71,14 +72,14 @@ def test_a_long_queue_and_a_long_line_are_refused(jobs: httpx.Client, monkeypatc
 def test_without_the_extra_the_reply_names_it(jobs: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_NEEDED", ("eval", "no_such_library"))
     reply = jobs.post(LIST, json={"spec": "quick"})
-    assert (reply.status_code, reply.json()["error"]["code"]) == (501, "evaluations_not_available")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "evaluations_not_available")
     assert "pip install 'tiller-lm[eval]'" in reply.json()["error"]["message"]
     assert reply.headers["x-should-retry"] == "false"
 
 
 def test_an_app_that_does_not_know_its_address_refuses(client: httpx.Client) -> None:
     reply = client.post(LIST, json={"spec": "quick"})
-    assert (reply.status_code, reply.json()["error"]["code"]) == (501, "evaluations_not_available")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "evaluations_not_available")
     assert client.get(LIST).json() == {"object": "list", "data": []}
 
 

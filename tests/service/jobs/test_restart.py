@@ -19,7 +19,6 @@ import httpx
 import psutil
 import pytest
 
-from eval.report.files import write_report
 from eval.runner.folder import RunFolder
 from eval.runner.listener import Silent
 from eval.runner.prepare import prepare
@@ -35,8 +34,8 @@ SPEC: dict[str, Any] = {
     "name": "places",
     "probe": "toxicity",
     "prompts": [{"name": "places", "texts": ["To the sea", "In the hills", "By a lake", "Over there", "At home"]}],
-    "decoding": {"max_tokens": 16, "temperature": 0, "seed": 3},
-    "samples": 4,
+    "decoding": {"max_tokens": 8, "temperature": 0, "seed": 3},
+    "samples": 2,
     "arms": ["none", {"controller": "prompt", "instruction": "Be kind"}, {"controller": "slab", "upper": 0.2}],
     "scorers": [{"name": "spanish"}],
     "chunk": 1,
@@ -110,8 +109,8 @@ def test_a_job_whose_server_is_killed_is_taken_up_again_and_ends_with_the_same_r
         spec.write_text(json.dumps(SPEC), encoding="utf-8")
         read = read_spec(str(spec), overrides={"server": str(client.base_url), "model": str(tmp_path / "model")})
         prepared = prepare(read, load=lambda name: lm)
-        run(prepared, RunFolder(tmp_path / "whole"), listener=Silent())
+        whole = run(prepared, RunFolder(tmp_path / "whole"), listener=Silent())
         prepared.writer.close()
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
-    assert figures(report) == figures(write_report(RunFolder(tmp_path / "whole")))
+    assert figures({name: report[name] for name in whole}) == figures(whole)

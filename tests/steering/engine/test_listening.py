@@ -13,7 +13,7 @@ from steering.engine.steered import SlotSteering
 CHUNK = 24
 
 
-@pytest.mark.parametrize("slots", [4, 32])
+@pytest.mark.parametrize("slots", [4, pytest.param(32, marks=pytest.mark.slow)])
 def test_the_scores_told_one_by_one_are_those_of_the_report(lm, many_plans, rows, by_hand, slots, as_alone):
     """32 plans of every kind, among neighbours that come and go, prompts in chunks, every third without scores."""
     requests = [
