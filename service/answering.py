@@ -62,7 +62,7 @@ async def answer(order: Order, http: HttpRequest, resident: Resident) -> list[Ch
 
     When the client leaves, its rows are taken back, those that run between two steps. Raises ApiError or TillerError.
     """
-    rows, futures = await resident.aside(partial(admit, order, resident.get(), account_of(http)))
+    rows, futures = await resident.aside(partial(admit, order, resident.get(), account_of(http)), rows=order.queued)
     try:
         completions = await unless_disconnected(asyncio.gather(*map(asyncio.wrap_future, futures)), http)
     finally:

@@ -16,7 +16,6 @@ from service import errors, logs
 from service.body import BodyGuard, Large
 from service.closing import Closing
 from service.database import Database
-from service.errors import ErrorBody
 from service.holdings import complete
 from service.jobs import Checker, JobQueue, JobTable, Launch
 from service.keeper import Keeper
@@ -94,7 +93,7 @@ def create_app(
         version=__version__,
         description=_ABOUT,
         lifespan=lifespan,
-        responses={"default": {"model": ErrorBody, "description": "A refusal, always of this shape"}},
+        responses=errors.REFUSALS,
         redoc_url=None,
     )
     app.state.metrics, app.state.drain = metrics, drain

@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.routing import compile_path
+from starlette.routing import Match
 
 from service import visits
 from service.validation import describe_validation, printable
@@ -125,6 +125,25 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+def _declared(description: str, **headers: str) -> dict[str, Any]:
+    told = {name.replace("_", "-"): {"schema": {"type": "integer"}, "description": of} for name, of in headers.items()}
+    return {"model": ErrorBody, "description": description, **({"headers": told} if told else {})}
+
+
+_AGAIN = "Seconds after which to ask again; absent when that would not help"
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: _declared("Not understood, or not to be had here: `param` names the field, `message` the way out"),
+    401: _declared("No valid key, where the server has keys"),
+    413: _declared("The body is too large"),
+    429: _declared("More than this key may ask for", retry_after=_AGAIN),
+    503: _declared("Not now: the model loads, too many wait, or the server shuts down", retry_after=_AGAIN),
+    "default": _declared("A refusal, always of this shape"),
+}
+"""What any route may answer instead, for the document of the API."""
+TOO_LATE: dict[int | str, dict[str, Any]] = {504: _declared("Not ready within the seconds the request had")}
+"""And those that may take long."""
+
+
 class ApiError(Exception):
     """A refusal, ready to be sent."""
 
@@ -214,25 +233,15 @@ def install(app: FastAPI) -> None:
 
 
 def _routing(request: Request, error: HTTPException) -> ApiError:
-    path, method = request.url.path, request.method
-    headers = dict(error.headers or {})
+    path, method, headers = request.url.path, request.method, dict(error.headers or {})
     if error.status_code == 405:
-        headers["Allow"] = _methods(request, known=headers.get("Allow", ""))
+        headers["Allow"] = _methods(request)  # it names those of one route, of several with this path
     messages = {
         404: f"there is no route {path}; GET /openapi.json lists those there are",
-        405: f"{path} does not take {method}; it takes {headers.get('Allow') or 'another method'}",
+        405: f"{path} does not take {method}; it takes {headers.get('Allow')}",
     }
     kind = _ROUTING.get(error.status_code, Kind(error.status_code, "invalid_request_error", "invalid_request"))
     return ApiError(kind, messages.get(error.status_code, str(error.detail)), headers=headers)
-
-
-def _methods(request: Request, *, known: str) -> str:
-    """All methods of a path; Starlette knows those of the first route that has it."""
-    found = {name.strip() for name in known.split(",") if name}
-    for template, operations in request.app.openapi()["paths"].items():
-        if compile_path(template)[0].match(request.url.path):
-            found |= {name.upper() for name in operations}
-    return ", ".join(sorted(found))
 
 
 def draining() -> ApiError:
@@ -240,6 +249,16 @@ def draining() -> ApiError:
     return ApiError(
         DRAINING, "this server is shutting down and takes no new requests; ask again", headers={"retry-after": "2"}
     )
+
+
+def _methods(request: Request) -> str:
+    """What the path of a request does take."""
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(taken, ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")))
 
 
 def not_applied() -> ApiError:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from service.schemas import Alternatives, GenerationFields
 from service.validation import Strict, either, refusal, shown
@@ -25,6 +26,11 @@ _COMMON: dict[str, tuple[Any, ...]] = {
 }
 
 
+def _same(value: object, other: object) -> bool:
+    """Equal as JSON: to Python, 0 is False and 1 is True."""
+    return type(value) is type(other) and value == other
+
+
 class _Neutral(Strict):
     """Takes the fields of `neutral` at the values given there (or null), and refuses any other value of them."""
 
@@ -37,12 +43,22 @@ class _Neutral(Strict):
             return data
         for name, allowed in cls.neutral.items():
             value = data.get(name)
-            if value is not None and _ANY not in allowed and value not in allowed:
+            if value is not None and _ANY not in allowed and not any(_same(value, item) for item in allowed):
                 here = " or ".join(shown(item) for item in (*allowed, None))
                 raise refusal(
                     "unsupported", f"{name} is {shown(value)}: this server has it only as {here}; leave it out", at=name
                 )
         return {key: value for key, value in data.items() if key not in cls.neutral}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The document of the API has these fields too, with the values they may take."""
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema)["properties"]
+        for name, allowed in cls.neutral.items():
+            properties[name] = {"title": name, "description": "Has no effect"}
+            properties[name] |= {} if _ANY in allowed else {"enum": [*allowed, None]}
+        return schema
 
 
 class CompletionRequest(GenerationFields, _Neutral):

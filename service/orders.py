@@ -58,6 +58,11 @@ class Order:
         """Tokens all rows, twins included, may write together."""
         return self.rows * self.copies * self.sampling.max_tokens
 
+    @property
+    def queued(self) -> int:
+        """Rows it puts into the queue, twins included."""
+        return self.rows * self.copies
+
 
 def order_of(
     body: GenerationFields,

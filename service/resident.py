@@ -118,6 +118,8 @@ class Resident:
         self.seconds = 0.0
         """How long loading took."""
         self._admission = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tiller-admission")
+        self.coming = 0
+        """Rows on their way to the queue; counted by the event loop alone."""
 
     def start(self) -> None:
         """Begin to load."""
@@ -137,10 +139,19 @@ class Resident:
         """Hand out another set from now on. For `service.keeper`, which makes one change at a time."""
         self._loaded = loaded
 
-    async def aside(self, work: Callable[[], Result]) -> Result:
-        """Run `work` where prompts are tokenised and queued: one thread, in order, off the event loop."""
+    async def aside(self, work: Callable[[], Result], *, rows: int = 0) -> Result:
+        """Run `work` where prompts are tokenised and queued: one thread, in order, off the event loop.
+
+        `rows` is what it may queue. Raises EngineUnavailable at once when, with what stands before it, that would be
+        more than may wait: under overload nobody should wait in this line to be turned away at its end.
+        """
+        self.get().engine.check_room(self.coming + rows)
+        self.coming += rows
         run = contextvars.copy_context().run  # the visit and its request id go along
-        return await asyncio.get_running_loop().run_in_executor(self._admission, run, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._admission, run, work)
+        finally:
+            self.coming -= rows
 
     def check_alive(self) -> None:
         """Raise ApiError 503 when this process will never answer (again); loading is no such case."""

@@ -77,12 +77,20 @@ class SamplingFields(Strict):
         return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
 
+def _no_obfuscation(wanted: bool) -> bool:
+    if wanted:
+        raise refusal(
+            "unsupported", "include_obfuscation is true: this server has it only as false or null; leave it out"
+        )
+    return wanted
+
+
 class StreamOptions(Strict):
     """What a stream tells besides its text."""
 
     include_usage: bool | None = None
     """One more chunk before the end, without choices, whose `usage` counts the tokens of the request."""
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: Annotated[bool, AfterValidator(_no_obfuscation)] | None = None
     """OpenAI's padding of chunks, which this server does not have."""
 
 

@@ -175,13 +175,17 @@ def _welcome(resident: Resident, url: str, *, closed: bool) -> Iterator[str]:
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        listening = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
         raise InvalidRequest(
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; "
             "give another --port (0 takes any free one) or --host",
             param="port",
         ) from None
+    # Inherited by every connection. asyncio does it only for sockets it made itself, and without it the second part of
+    # a reply over a connection that is kept waits for the client's delayed acknowledgement: 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _url(settings: Settings, *, port: int) -> str:

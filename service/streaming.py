@@ -74,7 +74,8 @@ async def stream(
     Raises ApiError or TillerError for what goes wrong before there is anything to send.
     """
     feed = Feed()
-    rows, futures = await resident.aside(partial(admit, order, resident.get(), account_of(http), feed.listener))
+    admission = partial(admit, order, resident.get(), account_of(http), feed.listener)
+    rows, futures = await resident.aside(admission, rows=order.queued)
     for row, future in enumerate(futures):
         feed.watch(row, future)
     try:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 
 from service.errors import MODEL_NOT_FOUND, ApiError
+from service.openai_replies import ModelCard, ModelList
 from service.resident import Loaded
 from service.routes.replies import MODEL, MODELS
 from service.routes.state import TheLoaded
@@ -16,13 +15,13 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 
 @router.get("/models", responses=MODELS)
-async def models(loaded: TheLoaded) -> dict[str, Any]:
+async def models(loaded: TheLoaded) -> ModelList:
     """The one model this server has."""
-    return {"object": "list", "data": [_model(loaded)]}
+    return ModelList(data=[_model(loaded)])
 
 
 @router.get("/models/{model_id:path}", responses=MODEL)
-async def model(model_id: str, loaded: TheLoaded) -> dict[str, Any]:
+async def model(model_id: str, loaded: TheLoaded) -> ModelCard:
     """One model by name."""
     check_model(model_id, loaded)
     return _model(loaded)
@@ -39,5 +38,5 @@ def check_model(name: str | None, loaded: Loaded) -> None:
         )
 
 
-def _model(loaded: Loaded) -> dict[str, Any]:
-    return {"id": loaded.engine.lm.name, "object": "model", "created": 0, "owned_by": "tiller"}
+def _model(loaded: Loaded) -> ModelCard:
+    return ModelCard(id=loaded.engine.lm.name)

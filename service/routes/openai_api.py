@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from service import chunks, logprobs
 from service.answering import Choice, answer, usage
 from service.chat import chat_prompt
+from service.openai_replies import ChatReply, CompletionReply
 from service.openai_schemas import ChatRequest, CompletionRequest
 from service.orders import Order, order_of, prompt_names
 from service.resident import Loaded
@@ -27,7 +28,7 @@ from service.streaming import EventStream, stream
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-@router.post("/completions", response_model=dict[str, Any], responses=COMPLETED)
+@router.post("/completions", response_model=CompletionReply, responses=COMPLETED)
 async def completions(
     body: Annotated[CompletionRequest, Body(openapi_examples=COMPLETION)],
     http: Request,
@@ -67,7 +68,7 @@ async def completions(
     return await asyncio.to_thread(_reply, frame, order, choices, shape)
 
 
-@router.post("/chat/completions", response_model=dict[str, Any], responses=CHATTED)
+@router.post("/chat/completions", response_model=ChatReply, responses=CHATTED)
 async def chat_completions(
     body: Annotated[ChatRequest, Body(openapi_examples=CHAT)],
     http: Request,
@@ -78,7 +79,7 @@ async def chat_completions(
     loaded = resident.get()
     check_model(body.model, loaded)
     limit, param = body.limit
-    prompt = await resident.aside(partial(chat_prompt, loaded.engine.lm, body.messages))
+    prompt = await resident.aside(partial(chat_prompt, loaded.engine.lm, body.messages), rows=1)
     order = order_of(
         body,
         [prompt],

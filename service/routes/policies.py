@@ -12,6 +12,7 @@ from service.keeper import no_such_policy
 from service.policies import Policy
 from service.probe_schemas import Deleted, PolicyBody, PolicyList, PolicyRequest, ReloadBody
 from service.routes.examples import POLICY
+from service.routes.replies import PUT
 from service.routes.state import TheKeeper, TheLoaded, TheSettings
 from service.settings import Settings
 from steering.manifest import Name
@@ -33,7 +34,7 @@ async def policy(name: str, loaded: TheLoaded, settings: TheSettings) -> PolicyB
     return _body(loaded.policies[name], settings)
 
 
-@router.put("/policies/{name}", responses={201: {"model": PolicyBody, "description": "It is new"}})
+@router.put("/policies/{name}", responses={201: {"model": PolicyBody, "description": "It is new", **PUT[201]}})
 async def put(
     name: Annotated[Name, Path()],
     body: Annotated[PolicyRequest, Body(openapi_examples=POLICY)],

@@ -11,11 +11,12 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from service.answering import unless_disconnected
-from service.errors import BAD_MEDIA, ApiError, describe
+from service.errors import BAD_MEDIA, TOO_LATE, ApiError, describe
 from service.probe_schemas import Deleted, ScoreRequest, ScoreResponse
 from service.protection.ledger import account_of
 from service.resident import Loaded
 from service.routes.examples import SCORE
+from service.routes.replies import PROBES
 from service.routes.state import TheKeeper, TheLoaded, TheResident, TheSettings
 from service.scoring import Reading
 from service.shelf import stored_file
@@ -30,7 +31,7 @@ _BINARY = "application/octet-stream"
 router = APIRouter(prefix=UPLOADS, tags=["probes"])
 
 
-@router.get("")
+@router.get("", responses=PROBES)
 async def probes(loaded: TheLoaded) -> dict[str, Any]:
     """Every loaded probe."""
     return {"object": "list", "data": [_summary(probe, loaded) for probe in loaded.probes]}
@@ -106,7 +107,7 @@ async def export(
     return Response(data, media_type=_BINARY, headers=headers)
 
 
-@router.post("/{probe_id}/score")
+@router.post("/{probe_id}/score", responses=TOO_LATE)
 async def score(
     probe_id: str,
     body: Annotated[ScoreRequest, Body(openapi_examples=SCORE)],

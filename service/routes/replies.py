@@ -6,11 +6,16 @@ A test holds them to the keys of the true replies.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+
+from service.errors import TOO_LATE
 
 Replies = dict[int | str, dict[str, Any]]
 """The type of a route's `responses`."""
 
+_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+"""An event of a stream, as OpenAPI has it since 3.2 and FastAPI writes it before; `data` is JSON, but for `[DONE]`"""
 _MODEL = "smollm2-135m-instruct"
 
 
@@ -19,20 +24,30 @@ def replied(example: Any) -> Replies:
     return {200: {"content": {"application/json": {"example": example}}}}
 
 
+def linked(*operations: str, **parameters: str) -> dict[str, Any]:
+    """Where a reply leads: to `get /path` and others, whose parameters stand in it."""
+    links = {}
+    for operation in operations:
+        method, path = operation.split()
+        place = f"#/paths/{path.replace('/', '~1')}/{method}"
+        links[re.sub(r"\W+", "_", operation).strip("_")] = {"operationRef": place, "parameters": parameters}
+    return {"links": links}
+
+
 def _answered(whole: dict[str, Any], *, kind: str | None, parts: list[dict[str, Any]]) -> Replies:
     """A 200 with this body, or with these parts of it as a stream."""
     frame = {name: value for name, value in whole.items() if name not in {"choices", "usage"}}
     frame |= {"object": kind} if kind else {}
     events = [json.dumps(frame | {"choices": [part]}) for part in parts]
     shown = "".join(f"data: {event}\n\n" for event in (*events, "[DONE]"))
-    return {
+    return TOO_LATE | {
         200: {
             "description": "The whole answer; with `stream: true` server-sent events: one for each token of each "
             "choice, at its end one with its `finish_reason` and report, and last `data: [DONE]`. An error after the "
             'start is one event, `{"error": {...}}`, before `[DONE]`.',
             "content": {
                 "application/json": {"example": whole},
-                "text/event-stream": {"schema": {"type": "string"}, "example": shown},
+                "text/event-stream": {"itemSchema": _EVENT, "example": shown},
             },
         }
     }
@@ -98,6 +113,13 @@ CHATTED = _answered(
 
 _CARD = {"id": _MODEL, "object": "model", "created": 0, "owned_by": "tiller"}
 MODELS = replied({"object": "list", "data": [_CARD]})
+MODELS[200] |= linked("get /v1/models/{model_id}", model_id="$response.body#/data/0/id")
+_PROBE = "/v1/steering/probes/{probe_id}"
+PROBES: Replies = {
+    200: linked(f"get {_PROBE}", f"get {_PROBE}/export", f"post {_PROBE}/score", probe_id="$response.body#/data/0/id")
+}
+_POLICY = "/v1/steering/policies/{name}"
+PUT: Replies = {201: linked(f"get {_POLICY}", f"delete {_POLICY}", name="$request.path.name")}
 MODEL = replied(_CARD)
 
 TOKENIZED = replied({"tokens": [6403, 1980, 253, 655], "count": 4, "max_model_len": 2048})

@@ -126,6 +126,10 @@ class Engine:
         """Raise what `submit` would raise for this request, and return the number of its prompt tokens."""
         return len(self._checked(request))
 
+    def check_room(self, rows: int) -> None:
+        """Raise EngineUnavailable when so many more could not wait at this moment."""
+        self._waiting.check_room(rows)
+
     def submit(
         self,
         request: Request,

@@ -44,13 +44,18 @@ class Waiting:
         with self._changed:
             return sum(map(len, self._queues.values()))
 
+    def check_room(self, rows: int) -> None:
+        """Raise EngineUnavailable when so many more would be too many."""
+        waiting = len(self)
+        if waiting + rows > self._most:
+            raise EngineUnavailable(f"{waiting} requests are waiting already; try again later", retry_after=1.0)
+
     def push(self, job: Job) -> bool:
         """Queue a job; False after `drain`, when nobody would find it. Raises EngineUnavailable when too many wait."""
         with self._changed:
             if not self._open:
                 return False
-            if sum(map(len, self._queues.values())) >= self._most:
-                raise EngineUnavailable(f"{self._most} requests are waiting already; try again later", retry_after=1.0)
+            self.check_room(1)
             self._queues[job.priority].append(job)
             self._changed.notify()
             return True

@@ -33,6 +33,7 @@ Serve = Callable[..., Any]
 def run_app(app: FastAPI) -> Iterator[httpx.Client]:
     """A client of `app`, which runs until the block ends."""
     listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

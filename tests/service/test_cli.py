@@ -19,6 +19,7 @@ import service.resident
 import service.serve
 from service.cli import main
 from service.configuration import read_settings
+from service.serve import _listen
 from service.settings import Settings
 from steering import LanguageModel, save_probe
 from steering.errors import InvalidRequest
@@ -119,6 +120,13 @@ def test_a_taken_port_is_refused_with_the_way_out(capsys: pytest.CaptureFixture[
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["serve", "--port", str(taken.getsockname()[1])]) == 2
     assert "--port" in capsys.readouterr().err
+
+
+def test_no_reply_waits_for_an_acknowledgement_of_its_first_part() -> None:
+    with _listen(Settings(port=0)) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
+import service.answering
 from service import Loaded, Settings, create_app
 from steering import Engine, LanguageModel, ProbeStore, TillerError
 from steering.engine.runner import Runner
@@ -102,6 +104,32 @@ def test_a_full_queue_is_503_with_retry_after_and_the_accepted_ones_finish(
         for thread in (first, *waiting):
             thread.join()
     assert [reply.status_code for reply in replies] == [200, 200, 200]
+
+
+def test_who_is_too_many_is_refused_at_once_and_not_behind_those_being_admitted(
+    serve: Any, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, hold, started = service.answering.encode, threading.Event(), threading.Event()
+
+    def slow(*args: Any, **options: Any) -> Any:
+        started.set()
+        assert hold.wait(30)
+        return original(*args, **options)
+
+    with serve(lm, [], max_queue=4, max_prompts=2) as client, ThreadPoolExecutor(2) as callers:
+        monkeypatch.setattr(service.answering, "encode", slow)
+        url, ask = f"{client.base_url}/generate", {"prompt": ["a", "b"], "max_tokens": 2}
+        accepted = [callers.submit(httpx.post, url, json=ask, timeout=60) for _ in range(2)]
+        assert started.wait(30)
+        while client.app.state.resident.coming < 4:
+            time.sleep(0.01)
+        refused = client.post("/generate", json={"prompt": "c"})
+        assert not any(reply.done() for reply in accepted)
+        hold.set()
+        assert [reply.result().status_code for reply in accepted] == [200, 200]
+        assert client.post("/generate", json={"prompt": "c", "max_tokens": 2}).status_code == 200
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
+    assert int(refused.headers["retry-after"]) >= 1
 
 
 def test_a_client_that_leaves_takes_its_waiting_request_back(
