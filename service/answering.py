@@ -31,7 +31,7 @@ MAX_REPORTED = 1 << 18
 
 Result = TypeVar("Result")
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger("tiller")
 
 
 @dataclass(frozen=True, eq=False)

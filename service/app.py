@@ -94,6 +94,7 @@ def create_app(
         description=_ABOUT,
         lifespan=lifespan,
         responses=errors.REFUSALS,
+        docs_url=None,  # our own page: FastAPI's takes its script from elsewhere
         redoc_url=None,
     )
     app.state.metrics, app.state.drain = metrics, drain

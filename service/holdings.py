@@ -14,7 +14,7 @@ from service.shelf import Shelf
 from steering.errors import CorruptProbe
 from steering.store import ProbeStore
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger("tiller")
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ MAX_POLICIES = 256
 _TOLD = 600
 """Characters of a reason that quotes an uploaded file."""
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger("tiller")
 
 
 class Keeper:

@@ -32,7 +32,7 @@ _LOADER_GRACE = 5.0
 
 Result = TypeVar("Result")
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger("tiller")
 
 
 @dataclass(frozen=True, eq=False)

@@ -168,8 +168,7 @@ def _welcome(resident: Resident, url: str, *, closed: bool) -> Iterator[str]:
         body["steering"] = {"constraints": [{"probe": probes[0]}], "baseline": True}
     key = ' -H "authorization: Bearer $KEY"' if closed else ""
     yield f"try:  curl {url}/generate{key} -H 'content-type: application/json' -d '{json.dumps(body)}'"
-    if not closed:  # a browser cannot send the key with a link
-        yield f"docs: {url}/docs"
+    yield f"docs: {url}/docs"
 
 
 def _listen(settings: Settings) -> socket.socket:

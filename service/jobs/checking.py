@@ -27,7 +27,7 @@ _NAMES = "name, about, prompts, decoding, samples, arms, scorers, probe, neutral
 _KNOWN = frozenset(_NAMES.split(", "))
 _OURS = frozenset(("model", "server", "probes", "data"))
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger("tiller")
 
 
 class Checker:

@@ -26,7 +26,7 @@ _AGAIN = 5.0
 """Seconds before the next try after the disk or the database failed."""
 _LAST_BYTES = 2000
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger("tiller")
 
 
 class JobQueue:

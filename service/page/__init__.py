@@ -1,1 +1,1 @@
-"""The playground: a page that needs no build step and no network but this server."""
+"""The pages: playground, reports and API. They need no build step and no network but this server."""

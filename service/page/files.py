@@ -47,9 +47,6 @@ def sent(name: str, known: str | None, *, policy: str) -> Response:
         "cache-control": "no-cache",  # kept, and asked for again: an update is seen at once
         "content-security-policy": policy,
         "etag": file.etag,
-        "referrer-policy": "no-referrer",
-        "x-content-type-options": "nosniff",
-        "x-frame-options": "DENY",
     }
     seen = {tag.strip().removeprefix("W/") for tag in (known or "").split(",")}
     if file.etag in seen or "*" in seen:

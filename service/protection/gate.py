@@ -1,8 +1,8 @@
 """Only callers with a key come in, and only within its limits. ASGI middleware; nothing of a refused body is kept.
 
 `Authorization: Bearer KEY` is demanded once there is any key (or `require_key`), of every route but those that say no
-more than that a server is here: probes of health and the page, which asks for a key itself. The name of the key, never
-the key, goes to `request.state.key`, for logs and metrics.
+more than that a server is here: probes of health and the pages, which ask for a key themselves. The name of the key,
+never the key, goes to `request.state.key`, for logs and metrics.
 
 A server without keys is used by whoever reaches it, and a browser is somebody: a page of another site may send it
 requests, if not read the replies. So there, what changes or costs anything is refused from a foreign page.
@@ -21,9 +21,9 @@ from service.protection.guards import Guards
 from service.protection.keys import Key
 from service.protection.ledger import Account
 
-OPEN_PATHS = frozenset({"/", "/health", "/ready", "/version", "/favicon.ico", "/reports"})
+OPEN_PATHS = frozenset({"/", "/reports", "/docs", "/health", "/ready", "/version", "/favicon.ico"})
 OPEN_FOLDERS = ("/static/",)
-"""Files of the pages; `/reports` is such a page too, and asks for the key itself."""
+"""Pages and their files hold no data: a page asks for the key itself."""
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _DROPPED = 1 << 20

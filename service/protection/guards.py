@@ -17,7 +17,7 @@ from service.settings import Settings
 _SECONDS = 0.4
 """Between two looks at the database: a change is seen within a second."""
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger("tiller")
 
 
 class Guards:

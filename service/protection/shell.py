@@ -35,24 +35,8 @@ MAX_HEADERS = 100
 _SLOWEST = 512 << 10
 """Bytes a second a large body must come at."""
 
-PAGE_POLICY = (
-    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'"
-)
-"""Our pages: nothing inline, nothing from elsewhere."""
-
-_REPORT_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'none'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
-"""A report is one file with its style inside. What a model wrote stands in it, so it runs nothing."""
-
-_DOCS_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: https://fastapi.tiangolo.com; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""FastAPI's page of the routes comes from elsewhere. Where keys are needed a browser does not get it."""
+BARE = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+"""The policy of HTML that brings none of its own: it runs nothing and loads nothing."""
 
 _ALWAYS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 _ON_PAGES = {
@@ -182,12 +166,6 @@ def _add_headers(message: Message, path: str) -> None:
         headers["cache-control"] = "no-store"
     wanted: Mapping[str, str] = _ALWAYS
     if headers.get("content-type", "").startswith("text/html"):
-        wanted = _ALWAYS | _ON_PAGES | {"content-security-policy": _policy(path)}
+        wanted = _ALWAYS | _ON_PAGES | {"content-security-policy": BARE}
     for name, value in wanted.items():
         headers.setdefault(name, value)
-
-
-def _policy(path: str) -> str:
-    if path.startswith("/docs"):
-        return _DOCS_POLICY
-    return _REPORT_POLICY if path.startswith("/v1/") else PAGE_POLICY

@@ -9,7 +9,6 @@ from service.routes import (
     pages,
     policies,
     probes,
-    reports_page,
     steering_api,
     tokens,
 )
@@ -27,7 +26,6 @@ ROUTERS = tuple(
         evaluations,
         operations,
         pages,
-        reports_page,
     )
 )
 """In the order of the OpenAPI document."""

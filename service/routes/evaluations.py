@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pathlib
 import uuid
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from service.errors import (
@@ -23,6 +23,7 @@ from service.errors import (
 from service.jobs import Job, JobQueue
 from service.jobs.records import State
 from service.jobs.specs import ready_specs
+from service.routes import steering_replies as replies
 from service.routes.examples import EVALUATION
 from service.routes.state import TheChecker, TheJobs, TheLoaded
 from service.validation import Strict, either, shown
@@ -43,6 +44,7 @@ _HEADERS = {
     "cache-control": "private, no-store",
 }
 
+EvaluationId = Annotated[str, Path(examples=["eval-3f1c9a7be2d84c0f8a6d5b4e3c2d1f00"])]
 Format = Literal["html", "json", "md"]
 
 
@@ -116,7 +118,7 @@ class Specs(BaseModel):
     data: list[Spec]
 
 
-@router.post("", status_code=202)
+@router.post("", status_code=202, responses=replies.ASKED)
 async def ask(
     body: Annotated[EvaluationRequest, Body(openapi_examples=EVALUATION)],
     response: Response,
@@ -141,13 +143,13 @@ async def ask(
     return _shaped(job)
 
 
-@router.get("")
+@router.get("", responses=replies.EVALUATIONS)
 async def newest(jobs: TheJobs, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Evaluations:
     """The last evaluations asked for, newest first."""
     return Evaluations(data=[_shaped(job) for job in await asyncio.to_thread(jobs.table.newest, limit)])
 
 
-@router.get("/specs")
+@router.get("/specs", responses=replies.SPECS)
 async def specs(jobs: TheJobs) -> Specs:
     """The ready specs, by whose names an evaluation may be asked for."""
     data = jobs.launch.settings.data is not None
@@ -157,14 +159,14 @@ async def specs(jobs: TheJobs) -> Specs:
     )
 
 
-@router.get("/{evaluation_id}")
-async def one(evaluation_id: str, jobs: TheJobs) -> Evaluation:
+@router.get("/{evaluation_id}", responses=replies.EVALUATION)
+async def one(evaluation_id: EvaluationId, jobs: TheJobs) -> Evaluation:
     """One evaluation and how far it is."""
     return _shaped(await _found(jobs, evaluation_id))
 
 
-@router.post("/{evaluation_id}/cancel")
-async def cancel(evaluation_id: str, jobs: TheJobs) -> Evaluation:
+@router.post("/{evaluation_id}/cancel", responses=replies.CANCELLED)
+async def cancel(evaluation_id: EvaluationId, jobs: TheJobs) -> Evaluation:
     """Cancel an evaluation that waits or runs; what it wrote is removed. Cancelling it again changes nothing."""
     before = await _found(jobs, evaluation_id)
     await asyncio.to_thread(jobs.table.cancel, evaluation_id)
@@ -178,7 +180,7 @@ async def cancel(evaluation_id: str, jobs: TheJobs) -> Evaluation:
 
 
 @router.delete("/{evaluation_id}", status_code=204)
-async def remove(evaluation_id: str, jobs: TheJobs) -> None:
+async def remove(evaluation_id: EvaluationId, jobs: TheJobs) -> None:
     """Remove an evaluation that is over, with its report and samples."""
     job = await _found(jobs, evaluation_id)
     if not await asyncio.to_thread(jobs.table.remove, evaluation_id):
@@ -186,13 +188,9 @@ async def remove(evaluation_id: str, jobs: TheJobs) -> None:
     await asyncio.to_thread(jobs.launch.clear, evaluation_id)
 
 
-@router.get(
-    "/{evaluation_id}/report",
-    response_class=Response,
-    responses={200: {"content": {kind.partition(";")[0]: {} for _, kind in _REPORTS.values()}}},
-)
+@router.get("/{evaluation_id}/report", response_class=Response, responses=replies.REPORT)
 async def report(
-    evaluation_id: str,
+    evaluation_id: EvaluationId,
     jobs: TheJobs,
     format: Annotated[Format, Query()] = "html",  # noqa: A002
 ) -> Response:
@@ -214,7 +212,7 @@ async def report(
     return Response(text, media_type=kind, headers=_HEADERS | headers)
 
 
-def _read(jobs: JobQueue, path: Path) -> str:
+def _read(jobs: JobQueue, path: pathlib.Path) -> str:
     return jobs.launch.without_paths(path.read_text(encoding="utf-8"))
 
 

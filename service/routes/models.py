@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 
 from service.errors import MODEL_NOT_FOUND, ApiError
 from service.openai_replies import ModelCard, ModelList
 from service.resident import Loaded
-from service.routes.replies import MODEL, MODELS
+from service.routes.replies import MODEL, MODEL_ID, MODELS
 from service.routes.state import TheLoaded
 from service.validation import shown
 
@@ -21,7 +23,7 @@ async def models(loaded: TheLoaded) -> ModelList:
 
 
 @router.get("/models/{model_id:path}", responses=MODEL)
-async def model(model_id: str, loaded: TheLoaded) -> ModelCard:
+async def model(model_id: Annotated[str, Path(examples=[MODEL_ID])], loaded: TheLoaded) -> ModelCard:
     """One model by name."""
     check_model(model_id, loaded)
     return _model(loaded)

@@ -1,6 +1,6 @@
-"""`GET /`: the playground; and the files our pages are made of.
+"""The pages: the playground at `/`, evaluations at `/reports`, the routes at `/docs`; and the files they are made of.
 
-A page runs its own modules alone: no inline script or style, nothing from elsewhere, and the policy says so.
+A page runs its own modules alone: no inline script, nothing from elsewhere, and its policy says so.
 """
 
 from __future__ import annotations
@@ -14,14 +14,31 @@ from service.page.files import sent, static_files
 router = APIRouter(include_in_schema=False)
 
 _POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+_REPORTS_POLICY = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "style-src 'self' 'unsafe-inline'; "  # a report opened with a key is a document of this page, with its styles
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 Known = Annotated[str | None, Header(alias="if-none-match")]
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def playground(known: Known = None) -> Response:
-    """The page."""
+    """Unsteered and steered text, side by side."""
     return sent("index.html", known, policy=_POLICY)
+
+
+@router.api_route("/reports", methods=["GET", "HEAD"])
+async def reports(known: Known = None) -> Response:
+    """The evaluations of this server."""
+    return sent("reports.html", known, policy=_REPORTS_POLICY)
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"])
+async def docs(known: Known = None) -> Response:
+    """The routes, from `/openapi.json`."""
+    return sent("docs.html", known, policy=_POLICY)
 
 
 @router.api_route("/static/{name}", methods=["GET", "HEAD"])

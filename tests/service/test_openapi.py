@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from service.routes import examples
+from service.routes import examples, steering_replies
+from service.routes.evaluations import Evaluation
+from steering import LanguageModel
+from steering.artefact import single_file
 
 from .streams import ROUTES, events
 
@@ -21,24 +25,31 @@ def operations(client: httpx.Client) -> dict[tuple[str, str], Any]:
     return {(method, path): operation for path, entry in paths.items() for method, operation in entry.items()}
 
 
-def shown(operation: Any) -> Iterator[Any]:
-    """Every example of an operation: of its request, and of its 200."""
-    places = [operation.get("requestBody", {}), *(operation["responses"][code] for code in operation["responses"])]
-    for place in places:
-        for content in place.get("content", {}).values():
-            yield from (example["value"] for example in content.get("examples", {}).values())
-            if "example" in content:
-                yield content["example"]
+def bodies(operation: Any) -> Iterator[tuple[str, str, Any]]:
+    """Everything an operation takes or answers with success, as (`asked` or the status, media type, content)."""
+    for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+        yield "asked", kind, content
+    for status, reply in operation["responses"].items():
+        for kind, content in reply.get("content", {}).items() if status.startswith("2") else ():
+            yield status, kind, content
 
 
-OTHERS = ("/v1/steering/probes", "/v1/steering/policies", "/v1/steering/evaluations", "/v1/steering/reload")
-"""Not all of these have one yet; docs/policies.md shows probes and policies by lines that can be pasted."""
+def shown(operation: Any) -> list[Any]:
+    """Every example of what an operation answers with success."""
+    return [content["example"] for where, _, content in bodies(operation) if where != "asked"]
 
 
-def test_every_operation_has_an_example_and_says_what_it_does(operations: dict[tuple[str, str], Any]) -> None:
+def test_everything_asked_or_answered_has_an_example_and_every_operation_says_what_it_does(
+    operations: dict[tuple[str, str], Any],
+) -> None:
     for place, operation in operations.items():
         assert operation.get("description"), place
-        assert place[1].startswith(OTHERS) or list(shown(operation)), place
+        for where, kind, content in bodies(operation):
+            binary = kind == "application/octet-stream"
+            assert binary or content.get("example") or content.get("examples"), (place, where, kind)
+        for parameter in operation.get("parameters", []):
+            known = parameter["schema"]
+            assert parameter["in"] != "path" or known.get("examples"), (place, parameter["name"])
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -71,6 +82,53 @@ def test_a_documented_reply_has_the_fields_of_the_true_one(
     for name, value in true.items():
         if name in {"model", "limits", "self_test"} and isinstance(value, dict):
             assert set(value) == set(example[name])
+
+
+def test_documented_replies_of_probes_and_policies_have_the_fields_of_the_true_ones(
+    serve: Any, lm: LanguageModel, make_probe: Any, operations: dict[tuple[str, str], Any]
+) -> None:
+    root = "/v1/steering"
+    policy, probe = f"{root}/policies/{{name}}", f"{root}/probes/{{probe_id}}"
+    body = {"json": examples.POLICY["polite"]["value"]}
+    upload = {
+        "content": single_file(make_probe(lm, name="mine")),
+        "headers": {"content-type": "application/octet-stream"},
+    }
+    asked: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("get", f"{root}/probes", "", {}),
+        ("post", f"{root}/probes", "", upload),
+        ("post", f"{root}/probes", "", upload),
+        ("get", probe, "toxicity@1", {}),
+        ("post", f"{probe}/score", "toxicity@1", {"json": examples.SCORE["plain"]["value"]}),
+        ("delete", probe, "mine@1", {}),
+        ("put", policy, "polite", body),
+        ("put", policy, "polite", body),
+        ("get", policy, "polite", {}),
+        ("get", f"{root}/policies", "", {}),
+        ("post", f"{root}/reload", "", {}),
+        ("delete", policy, "polite", {}),
+        ("get", f"{root}/evaluations/specs", "", {}),
+    ]
+    with serve(lm, [make_probe(lm)]) as client:
+        for method, path, name, sent in asked:
+            reply = client.request(method.upper(), re.sub(r"\{\w+\}", name, path), **sent)
+            assert reply.is_success, reply.text
+            content = operations[method, path]["responses"][str(reply.status_code)]["content"]["application/json"]
+            true, told = reply.json(), content["example"]
+            assert fields(without_nulls(true)) <= fields(told) <= fields(true), (method, path)
+
+
+def fields(document: Any) -> set[str]:
+    """The keys of a document, and of the first entry of its list."""
+    first = document["data"][0] if isinstance(document.get("data"), list) else {}
+    return {*document, *(f"data.{key}" for key in first)}
+
+
+def test_documented_evaluations_are_evaluations() -> None:
+    for documented in (steering_replies.ASKED, steering_replies.EVALUATION, steering_replies.CANCELLED):
+        (reply,) = documented.values()
+        example = reply["content"]["application/json"]["example"]
+        assert Evaluation.model_validate(example).model_dump() == example
 
 
 def test_the_requests_that_are_shown_are_understood(client: httpx.Client) -> None:

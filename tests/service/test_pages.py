@@ -1,56 +1,44 @@
-"""The playground's files: right types, kept until they change, nothing inline and nothing from elsewhere."""
+"""The files of the pages: right types, kept until they change, nothing inline and nothing from elsewhere."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from service.page.files import static_files
-from service.routes import pages
 
 FILES = sorted(static_files())
 
 
-@pytest.fixture(scope="module")
-def site(run: Callable[..., Any]) -> Iterator[httpx.Client]:
-    """A server of the page alone."""
-    app = FastAPI()
-    app.include_router(pages.router)
-    with run(app) as client:
-        yield client
-
-
-def test_the_page_is_at_the_root_and_says_what_it_may_load(site: httpx.Client) -> None:
-    page = site.get("/")
+@pytest.mark.parametrize(("path", "title"), [("/", "playground"), ("/docs", "API"), ("/reports", "reports")])
+def test_a_page_is_where_it_should_be_and_says_what_it_may_load(client: httpx.Client, path: str, title: str) -> None:
+    page = client.get(path)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "<title>Tiller playground</title>" in page.text
+    assert f"<title>Tiller {title}</title>" in page.text
     policy = page.headers["content-security-policy"]
-    assert policy.startswith("default-src 'self';")
-    assert "unsafe" not in policy
+    assert policy.startswith("default-src 'none'; script-src 'self';" if path == "/reports" else "default-src 'self';")
+    assert re.search(r"script-src[^;]*unsafe|://", policy) is None
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_has_its_type_and_is_sent_again_only_when_it_changed(site: httpx.Client, name: str) -> None:
-    first = site.get(f"/static/{name}")
+def test_a_file_has_its_type_and_is_sent_again_only_when_it_changed(client: httpx.Client, name: str) -> None:
+    first = client.get(f"/static/{name}")
     kind = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
     assert first.headers["content-type"].startswith(kind[name.rpartition(".")[2]])
     assert first.headers["x-content-type-options"] == "nosniff"
-    again = site.get(f"/static/{name}", headers={"if-none-match": first.headers["etag"]})
+    again = client.get(f"/static/{name}", headers={"if-none-match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    assert site.get(f"/static/{name}", headers={"if-none-match": '"old"'}).content == first.content
-    assert site.head(f"/static/{name}").headers["etag"] == first.headers["etag"]
+    assert client.get(f"/static/{name}", headers={"if-none-match": '"old"'}).content == first.content
+    assert client.head(f"/static/{name}").headers["etag"] == first.headers["etag"]
 
 
 @pytest.mark.parametrize(
     "path", ["/static/none.js", "/static/..%2ffiles.py", "/static/../files.py", "/static/", "/static"]
 )
-def test_nothing_but_those_files_is_served(site: httpx.Client, path: str) -> None:
-    assert site.get(path).status_code == 404
+def test_nothing_but_those_files_is_served(client: httpx.Client, path: str) -> None:
+    assert client.get(path).status_code == 404
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -54,7 +54,7 @@ def test_other_probes_warn_of_nothing(probe: str, screened: httpx.Client) -> Non
 def test_a_report_that_was_not_wanted_leaves_the_warning_in_the_log(
     screened: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, logger="uvicorn.error"):
+    with caplog.at_level(logging.WARNING, logger="tiller"):
         assert steer(screened, "idle", report="none") is None
     assert [record.levelname for record in caplog.records if "idle@1" in record.getMessage()] == ["WARNING"]
 

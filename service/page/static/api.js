@@ -39,6 +39,16 @@ export async function get(path, { signal } = {}) {
   return (await ask(path, { signal })).json();
 }
 
+/** Of a route that answers nothing. */
+export async function del(path) {
+  await ask(path, { method: "DELETE" });
+}
+
+/** The answer as a document of this page, for a server with keys: a link could not send the key. */
+export async function documentAddress(path) {
+  return URL.createObjectURL(await (await ask(path)).blob());
+}
+
 export async function post(path, body, { signal } = {}) {
   return (await ask(path, { signal, method: "POST", body: JSON.stringify(body) })).json();
 }

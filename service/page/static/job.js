@@ -1,7 +1,9 @@
 // One evaluation in the list. It is drawn once and then brought up to date in place, so that focus stays where it is.
 
+import { documentAddress, hasKey } from "./api.js";
 import { h } from "./dom.js";
-import { key, LIST, reportAddress } from "./evaluations.js";
+
+export const LIST = "v1/steering/evaluations";
 
 const SURE = 4000; // milliseconds in which a second press means it
 
@@ -54,12 +56,12 @@ export class Job {
   }
 
   async #open(event) {
-    if (!key()) return;
+    if (!hasKey()) return;
     event.preventDefault();
     const path = event.currentTarget.getAttribute("href");
     const tab = window.open("", "_blank");
     try {
-      const address = await reportAddress(path);
+      const address = await documentAddress(path);
       if (tab) tab.location = address;
       setTimeout(() => URL.revokeObjectURL(address), 60_000);
     } catch (error) {

@@ -1,9 +1,9 @@
 // The reports page: the evaluations of this server, asked again while it is looked at, and a form that starts one.
 
+import { del, get, hasKey, post, Refusal, Unreachable } from "./api.js";
 import { wireTheme } from "./dark.js";
 import { byId, h } from "./dom.js";
-import { Away, call, key, LIST, Refused } from "./evaluations.js";
-import { Job } from "./job.js";
+import { Job, LIST } from "./job.js";
 import { askKey } from "./key.js";
 
 const BUSY = 1000;
@@ -22,7 +22,7 @@ async function look() {
   asking = true;
   let pause = IDLE;
   try {
-    const { data } = await call("GET", LIST);
+    const { data } = await get(LIST);
     connected("ready", "Connected");
     if (!abouts.size) await offer();
     draw(data);
@@ -37,19 +37,19 @@ async function look() {
 
 /** Say why the list could not be had; true when it is worth asking again at once. */
 async function trouble(error) {
-  if (error instanceof Refused && error.status === 401) {
+  if (error instanceof Refusal && error.status === 401) {
     connected("locked", "A key is needed");
     byId("key").hidden = false;
     if (declined) return false;
     declined = !(await askKey());
     return !declined;
   }
-  connected(error instanceof Away ? "offline" : "failed", error.message);
+  connected(error instanceof Unreachable ? "offline" : "failed", error.message);
   return false;
 }
 
 async function offer() {
-  const { data } = await call("GET", `${LIST}/specs`);
+  const { data } = await get(`${LIST}/specs`);
   abouts = new Map(data.map((spec) => [spec.name, spec]));
   const first = data.find(({ runnable, name }) => runnable && name === "quick") ?? data.find(({ runnable }) => runnable);
   byId("spec").replaceChildren(
@@ -87,12 +87,12 @@ function draw(jobs) {
 }
 
 async function cancel(id) {
-  await call("POST", `${LIST}/${id}/cancel`);
+  await post(`${LIST}/${id}/cancel`);
   await look();
 }
 
 async function remove(id) {
-  await call("DELETE", `${LIST}/${id}`);
+  await del(`${LIST}/${id}`);
   await look();
 }
 
@@ -107,11 +107,11 @@ async function start(event) {
   button.textContent = "Checking…";
   byId("said").textContent = "The spec is being checked, which takes some seconds";
   try {
-    const job = await call("POST", LIST, { spec: byId("spec").value, n: n.value === "" ? null : Number(n.value) });
+    const job = await post(LIST, { spec: byId("spec").value, n: n.value === "" ? null : Number(n.value) });
     byId("said").textContent = `${job.name} was accepted`;
   } catch (error) {
-    if (error instanceof Refused && error.status === 401) await askKey();
-    else if (error instanceof Refused && error.param) fault(error.param === "n" ? "n" : "spec", error.message);
+    if (error instanceof Refusal && error.status === 401) await askKey();
+    else if (error instanceof Refusal && error.param) fault(error.param === "n" ? "n" : "spec", error.message);
     else notice(error);
   } finally {
     button.removeAttribute("aria-disabled");
@@ -144,7 +144,7 @@ function connected(state, words) {
   const place = byId("connection");
   place.dataset.state = state;
   if (place.textContent !== words) place.textContent = words;
-  if (key()) byId("key").hidden = false;
+  if (hasKey()) byId("key").hidden = false;
 }
 
 wireTheme(byId("theme"));

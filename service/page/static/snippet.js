@@ -6,16 +6,20 @@ import { steeringField } from "./request.js";
 export function curl(bodies, { address }) {
   const commands = Object.entries(bodies)
     .filter(([, body]) => body)
-    .map(([arm, body]) =>
-      [
-        `# ${arm}`,
-        `curl -sN ${quoted(address)} \\`,
-        `  -H 'content-type: application/json' \\`,
-        `  -H "authorization: Bearer $TILLER_API_KEY" \\`,
-        `  -d ${quoted(JSON.stringify(body, null, 2))}`,
-      ].join("\n"),
-    );
+    .map(([arm, body]) => `# ${arm}\n${command(address, { method: "POST", body })}`);
   return commands.join("\n\n");
+}
+
+/** One request as a shell command, with a body of JSON, or of the bytes of a file of this kind, or with none. */
+export function command(address, { method, body, file, kind = "application/json" }) {
+  const data = body === undefined ? file && `--data-binary @${file}` : `-d ${quoted(JSON.stringify(body, null, 2))}`;
+  const implied = data ? "POST" : "GET";
+  return [
+    `curl -sN ${method === implied ? "" : `-X ${method} `}${quoted(address)}`,
+    data && `  -H 'content-type: ${kind}'`,
+    `  -H "authorization: Bearer $TILLER_API_KEY"`,
+    data && `  ${data}`,
+  ].filter(Boolean).join(" \\\n");
 }
 
 /** The requests of a run through the openai package. */

@@ -14,14 +14,13 @@ from steering.errors import InvalidRequest
 CLOSED = [
     "/v1/models",
     "/v1/steering/capabilities",
-    "/docs",
     "/openapi.json",
     "/metrics",
     "/nowhere",
     "/health/",
     "/static",
 ]
-OPEN = ["/", "/health", "/ready", "/version", "/favicon.ico", "/static/nothing.js"]
+OPEN = ["/", "/reports", "/docs", "/health", "/ready", "/version", "/favicon.ico", "/static/nothing.js"]
 
 
 def error_of(reply):
