@@ -63,14 +63,13 @@ class Plan:
     """Seconds of the stages besides the first"""
     tokens: int
     limit: float
-    streams: bool
     bar: Callable[[str, float, float], None]
     """Told the stage, and how much of it is done"""
 
     def job(self, server: Server, **fields: Any) -> dict[str, Any]:
         """What a client process is told."""
         common = {"port": server.port, "alone": str(self.folder / "alone.json"), "tokens": self.tokens}
-        return common | {"limit": self.limit, "streams": self.streams} | fields
+        return common | {"limit": self.limit} | fields
 
 
 class ClientProcess:
@@ -271,7 +270,6 @@ def measured(asked: argparse.Namespace, folder: Path, progress: Progress) -> Ite
         short=min(asked.seconds or 60.0, 8.0 if asked.quick else 20.0),
         tokens=48 if tiny else 24,
         limit=60.0 if tiny else 300.0,
-        streams=not asked.no_streams,
         bar=bar,
     )
     for stage in asked.only.split(","):
@@ -287,7 +285,6 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="30 seconds of the first stage, 8 of the others")
     parser.add_argument("--clients", type=int, default=64, help="in the first stage")
     parser.add_argument("--only", default=",".join(STAGES), help="which stages")
-    parser.add_argument("--no-streams", action="store_true", help="whole answers only")
     asked = parser.parse_args()
     unknown = set(asked.only.split(",")) - set(STAGES)
     if unknown:
