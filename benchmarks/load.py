@@ -8,7 +8,7 @@ mixed     64 clients (`--clients`) ask a fixed set of greedy requests: every rou
           each probe and both, monitored, with unsteered twins. 20% leave in the middle, 5% make a mistake. Bars: every
           answer is that of the same request alone (text, end, what the probes read); every mistake is refused as it
           should be; no request takes over a minute; afterwards no row runs or waits, no more files are open than
-          before, no more threads than at 40% of the time (or a full pool), and memory has grown by at most 24 MB since then.
+          before, no more threads than at 40% of the time or a full pool, memory has grown by at most 24 MB since then.
 overload  Ten times as many clients as the server has room for (slots and queue); who is refused comes again when
           Retry-After says. Bars: refusals are 503 with Retry-After, 99% within a second; who is accepted is answered.
 term      SIGTERM while 32 clients are served. Bars: whoever had asked before it is answered, in full; exit code 0.
