@@ -44,7 +44,6 @@ class Job:
     requests: int = 1_000_000
     limit: float = 60.0
     """Seconds after which a request counts as hanging"""
-    streams: bool = True
     max_body_bytes: int = 1 << 20
     seed: int = 0
 
@@ -124,9 +123,7 @@ class Clients:
             if fate < job.invalid:
                 await self._guarded(self._refused_for(http, drawn.choice(self._bad)), "invalid")
             elif fate < job.invalid + job.leave:
-                ask = drawn.choice(
-                    [ask for ask in self._fixed if ask.streamed == (job.streams and drawn.random() < 0.8)]
-                )
+                ask = drawn.choice([ask for ask in self._fixed if ask.streamed == (drawn.random() < 0.8)])
                 await self._guarded(self._left(http, ask, drawn), ask.name)
             else:
                 ask = drawn.choice(self._fixed)
@@ -221,7 +218,7 @@ async def work(job: Job) -> dict[str, Any]:
     async with client_of(job) as http:
         listed = (await http.get("/v1/steering/probes")).json()["data"]
         probes = [probe["id"] for probe in listed if not probe["uploaded"]]
-        fixed = [ask for ask in asks(probes, tokens=job.tokens) if job.streams or not ask.streamed]
+        fixed = asks(probes, tokens=job.tokens)
         if not kept.exists():
             kept.write_text(json.dumps(await answers_alone(http, fixed)), encoding="utf-8")
     clients = Clients(job, fixed, json.loads(kept.read_text(encoding="utf-8")))
