@@ -3,7 +3,7 @@
 #   make serve          the server on http://127.0.0.1:8000
 #   make check          format, lint, types, imports, fast tests
 #   make test           check, and everything slow; the pages in Chromium too, where it is or can be installed
-#   make test-browser  both pages and the evaluation report in Chromium, Debian's package, installed when missing
+#   make test-browser  the report and the pages in Chromium, which is installed when missing (Debian's package)
 #   make probes         train the shipped probes again (needs DATA)
 #   make bench-quality  the first table of docs/effect.md again (needs DATA)
 #   make bench-controllers  the second: every controller and its placebo (needs DATA)

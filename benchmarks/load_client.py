@@ -44,7 +44,6 @@ class Job:
     requests: int = 1_000_000
     limit: float = 60.0
     """Seconds after which a request counts as hanging"""
-    streams: bool = True
     max_body_bytes: int = 1 << 20
     seed: int = 0
 
@@ -96,7 +95,7 @@ class Clients:
         self.report = Report()
         self._job, self._fixed, self._alone = job, fixed, alone
         self._bad = bad_ones(max_body_bytes=job.max_body_bytes)
-        self._begun = 0
+        self._begun, self._gone = 0, False
         self._until = time.monotonic() + job.seconds
 
     async def run(self) -> None:
@@ -118,15 +117,13 @@ class Clients:
 
     async def _ask_again(self, http: httpx.AsyncClient, drawn: random.Random) -> None:
         job = self._job
-        while time.monotonic() < self._until and self._begun < job.requests:
+        while time.monotonic() < self._until and self._begun < job.requests and not self._gone:
             self._begun += 1
             fate = drawn.random()
             if fate < job.invalid:
                 await self._guarded(self._refused_for(http, drawn.choice(self._bad)), "invalid")
             elif fate < job.invalid + job.leave:
-                ask = drawn.choice(
-                    [ask for ask in self._fixed if ask.streamed == (job.streams and drawn.random() < 0.8)]
-                )
+                ask = drawn.choice([ask for ask in self._fixed if ask.streamed == (drawn.random() < 0.8)])
                 await self._guarded(self._left(http, ask, drawn), ask.name)
             else:
                 ask = drawn.choice(self._fixed)
@@ -149,7 +146,7 @@ class Clients:
         except httpx.TransportError as error:
             self.report.counts["cut"] += 1
             self.report.cut.append({"ask": name, "began": began, "error": type(error).__name__})
-            await asyncio.sleep(0.05)
+            self._gone = self._gone or isinstance(error, httpx.ConnectError)  # nobody listens any more
         return None
 
     async def _answered(self, http: httpx.AsyncClient, ask: Ask) -> float | None:
@@ -219,8 +216,9 @@ async def work(job: Job) -> dict[str, Any]:
     """Do the job and report."""
     kept = Path(job.alone)
     async with client_of(job) as http:
-        probes = [probe["id"] for probe in (await http.get("/v1/steering/probes")).json()["data"]]
-        fixed = [ask for ask in asks(probes, tokens=job.tokens) if job.streams or not ask.streamed]
+        listed = (await http.get("/v1/steering/probes")).json()["data"]
+        probes = [probe["id"] for probe in listed if not probe["uploaded"]]
+        fixed = asks(probes, tokens=job.tokens)
         if not kept.exists():
             kept.write_text(json.dumps(await answers_alone(http, fixed)), encoding="utf-8")
     clients = Clients(job, fixed, json.loads(kept.read_text(encoding="utf-8")))

@@ -19,6 +19,14 @@ from steering.tiny import tiny_probe
 BASE = "/v1/steering"
 MOST = 200
 """Of each kind"""
+SPEC: dict[str, Any] = {
+    "name": "kept",
+    "prompts": [{"name": "places", "texts": ["To the sea", "Up the hill"]}],
+    "decoding": {"max_tokens": 8},
+    "arms": ["none"],
+    "scorers": [{"name": "spanish"}],
+}
+"""An evaluation any model can be asked for"""
 
 
 class Keeping:
@@ -34,6 +42,10 @@ class Keeping:
         self._probe = httpx.get(f"{self._url}/probes", timeout=60).json()["data"][0]["id"]
         self.kept: dict[str, dict[str, str]] = {"policies": {}, "probes": {}, "evaluations": {}}
         """By name, what should be found"""
+        self.asked = threading.Event()
+        """Set when the evaluation has been answered"""
+        self.refusal = ""
+        """What was answered instead"""
         stores = [self._policy, self._evaluation, *([] if model is None else [self._upload])]
         self._threads = [threading.Thread(target=self._until_gone, args=(store,)) for store in stores]
 
@@ -55,7 +67,7 @@ class Keeping:
             thread.join()
 
     def _until_gone(self, store: Callable[[httpx.Client, int], bool]) -> None:
-        with httpx.Client(timeout=60) as http:
+        with httpx.Client(timeout=120) as http:
             for number in range(MOST):
                 try:
                     if self._over.is_set() or not store(http, number):
@@ -81,9 +93,12 @@ class Keeping:
 
     def _evaluation(self, http: httpx.Client, number: int) -> bool:
         """One is enough: it begins to run."""
-        reply = http.post(f"{self._url}/evaluations", json={"spec": "quick", "n": 1})
+        reply = http.post(f"{self._url}/evaluations", json={"spec": SPEC})
         if reply.status_code == 202:
-            self.kept["evaluations"][reply.json()["id"]] = "quick"
+            self.kept["evaluations"][reply.json()["id"]] = SPEC["name"]
+        else:
+            self.refusal = f"({reply.status_code} {reply.text[:200]})"
+        self.asked.set()
         return False
 
     def missing(self) -> list[str]:

@@ -1,7 +1,8 @@
 """python -m eval report runs/quick
 
-`report` makes the report of a finished run from what is stored there, `compare` puts two runs side by side, `paper`
-puts runs of the paper's protocols beside its figures; none needs a model.
+`report` makes the report of a finished run from what is stored there, `equal` compares its methods where their text
+costs the same, `compare` puts two runs side by side, `paper` puts runs of the paper's protocols beside its figures;
+none needs a model.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
+from eval.equal_fluency import BUDGET
 from eval.report.compare import compare_runs, comparison_json, comparison_page
+from eval.report.equal import equal_page
 from eval.report.files import HTML, write_report
 from eval.report.gathering import read_run
 from eval.report.paper import paper_page
@@ -26,6 +29,7 @@ from steering.page.webpage import to_html
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `tiller eval`."""
     app.command("report")(report_command)
+    app.command("equal")(equal_command)
     app.command("compare")(compare_command)
     app.command("paper")(paper_command)
 
@@ -44,6 +48,23 @@ def report_command(
     with kept.locked():
         found = write_report(kept)
     say(found, folder)
+
+
+def equal_command(
+    folder: Annotated[Path, typer.Argument(help="The --out of a finished run.")],
+    budget: Annotated[float, typer.Option(help="Perplexity the text may have, in times the unsteered one.")] = BUDGET,
+    against: Annotated[
+        str | None, typer.Option(help="The method all are compared with, by its name in the table; first by default.")
+    ] = None,
+) -> None:
+    """Compare the methods of one run where their text costs the same, rather than arm by arm.
+
+    A method's settings are followed from unsteered on to where the text's perplexity has risen by the budget.
+
+    Example: tiller eval equal runs/paper-toxicity --budget 1.1
+    """
+    page = equal_page(read_run(RunFolder(folder)), budget=budget, against=against)
+    typer.echo(to_markdown(page), nl=False)
 
 
 def compare_command(

@@ -6,6 +6,7 @@ import re
 from functools import partial
 
 from eval.report.details import comparisons_section, flow_section, judges_section, scores_section
+from eval.report.equal import equal_section
 from eval.report.examples import examples_section
 from eval.report.making import limits_section, provenance_section
 from eval.report.model import RunReport
@@ -22,6 +23,7 @@ def page_of(run: RunReport) -> Page:
         verdict_section(run),
         arms_section(run),
         _frontier(run),
+        equal_section(run),
         text_section(run),
         _layers(run),
         _doses(run),

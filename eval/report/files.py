@@ -8,6 +8,7 @@ from typing import Any
 
 from eval.figures import plain_values, report
 from eval.report.content import page_of
+from eval.report.equal import equal_views
 from eval.report.gathering import read_run
 from eval.report.model import RunReport
 from eval.runner.folder import RunFolder
@@ -69,6 +70,7 @@ def as_json(run: RunReport) -> dict[str, Any]:
                 }
                 for judge in run.judges
             ],
+            "equal_fluency": [asdict(found) | {"judge": found.judge.name} for found in equal_views(run)],
             "degenerate": {arm.name: list(arm.degenerate) for arm in run.arms if arm.degenerate},
             "violations_of_promised_bounds": {arm.name: arm.broken for arm in run.arms if arm.kind == "steered"},
             "flows": {arm.name: {name: asdict(flow) for name, flow in arm.flows.items()} for arm in run.arms[1:]},

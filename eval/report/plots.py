@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from eval.report.model import ArmReport, Judge, LayerReading, RunReport
 from eval.statistics import Estimate
 from steering.page.theme import LIGHT, SERIES, label, marker
 
 COLUMNS = 3
+CROWDED = 12
+"""Arms beyond which a plot is larger, and placebos have neither a number nor bars: the tables have both."""
+FAR = 3.0
+"""Times the least perplexity beyond which its axis is logarithmic."""
+_PLACES = (
+    (5, 4, "left"), (-5, 4, "right"), (5, -10, "left"), (-5, -10, "right"), (0, 7, "center"), (0, -14, "center"),
+    (11, -3, "left"), (-11, -3, "right"), (12, 11, "left"), (-12, 11, "right"), (12, -18, "left"), (-12, -18, "right"),
+)  # fmt: skip
+"""Where a number may stand beside its mark, in points, the best place first."""
 
 
 def frontier(run: RunReport, judge: Judge) -> Figure:
     """Mean score against median perplexity with 95% intervals; numbers are those of the tables."""
-    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    crowded = len(run.arms) > CROWDED
+    figure = Figure(figsize=(8.4, 6.4) if crowded else (6.4, 4.6), layout="constrained")
     axes = figure.subplots()
     families = list(dict.fromkeys(family(run, arm) for arm in run.arms if arm.kind == "steered"))
     drawn: set[str] = set()
+    numbers: dict[tuple[float, float], str] = {}
+    marks: list[tuple[float, float]] = []
     for arm in run.arms:
         x, y = arm.summary.perplexity, arm.summary.scores[judge.name].mean
         if math.isnan(x.value) or math.isnan(y.value):
             continue
         tone, mark, fill, name = _look(run, arm, families)
-        _cross(axes, x, y, tone, faint=arm.kind == "placebo")
+        faint = arm.kind == "placebo"
+        if not (faint and crowded):
+            _cross(axes, x, y, tone, faint=faint)
+            numbers[x.value, y.value] = ", ".join(filter(None, (numbers.get((x.value, y.value)), str(arm.number))))
         legend = None if name in drawn else label(name)
         drawn.add(name)
-        size = 9 if arm.kind == "unsteered" else 6
+        size = 9 if arm.kind == "unsteered" else 4 if faint and crowded else 6
         axes.plot([x.value], [y.value], mark, color=tone, markerfacecolor=fill, markersize=size, label=legend)
-        axes.annotate(str(arm.number), (x.value, y.value), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        marks.append((x.value, y.value))
         if arm.placebo:
             sham = run.arm(arm.placebo).summary
             ends = (sham.perplexity.value, sham.scores[judge.name].mean.value)
@@ -42,8 +58,48 @@ def frontier(run: RunReport, judge: Judge) -> Figure:
     axes.axhline(base.scores[judge.name].mean.value, color=LIGHT["muted"], linewidth=0.6)
     axes.axvline(base.perplexity.value, color=LIGHT["muted"], linewidth=0.6)
     axes.set(xlabel="perplexity of the continuation, median", ylabel=f"mean score of {label(judge.name)}")
+    if marks and max(x for x, _ in marks) > FAR * min(x for x, _ in marks):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
     figure.legend(loc="outside lower center", ncols=COLUMNS)
+    _number(figure, axes, numbers, marks)
     return figure
+
+
+def _number(
+    figure: Figure, axes: Axes, numbers: Mapping[tuple[float, float], str], marks: Sequence[tuple[float, float]]
+) -> None:
+    """Write each number beside its mark, where it covers the least of other numbers and marks."""
+    figure.draw_without_rendering()  # only then is it known where anything is
+    unit = figure.dpi / 72
+    taken = [
+        (x - 3 * unit, y - 3 * unit, x + 3 * unit, y + 3 * unit) for x, y in axes.transData.transform(marks or [(0, 0)])
+    ]
+    for (x, y), text in numbers.items():
+        at = axes.transData.transform((x, y)).tolist()
+        boxes = [_box(at, place, text, unit) for place in _PLACES]
+        best = min(range(len(_PLACES)), key=lambda one: sum(_overlap(boxes[one], other) for other in taken))
+        dx, dy, side = _PLACES[best]
+        taken.append(boxes[best])
+        axes.annotate(text, (x, y), xytext=(dx, dy), textcoords="offset points", fontsize=8, ha=side)
+
+
+def _box(at: Sequence[float], place: tuple[int, int, str], text: str, unit: float) -> tuple[float, float, float, float]:
+    """Left, bottom, right, top of a text of 8 points, in pixels; digits are about 5 points wide."""
+    dx, dy, side = place
+    width = 5.2 * len(text)
+    left = at[0] / unit + dx - {"left": 0.0, "center": width / 2, "right": width}[side]
+    bottom = at[1] / unit + dy
+    return left * unit, bottom * unit, (left + width) * unit, (bottom + 7) * unit
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Area that two boxes share."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0.0) * max(height, 0.0)
 
 
 def family(run: RunReport, arm: ArmReport) -> str:
@@ -128,5 +184,11 @@ def _cells(
     axes.set_ylim(len(arms) - 0.4, -0.6)
     every = max(1, len(layers) // 12)
     axes.set_xticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])
-    axes.set_yticks(range(len(arms)), [f"{arm.number} {label(arm.name)}" for arm in arms])
+    axes.set_yticks(range(len(arms)), [_row_label(arm, arms) for arm in arms])
     axes.grid(visible=False)
+
+
+def _row_label(arm: ArmReport, arms: Sequence[ArmReport]) -> str:
+    """A placebo by the number of its arm, which stands above it."""
+    of = next((one.number for one in arms if one.placebo == arm.name), None)
+    return f"{arm.number} {label(arm.name)}" if of is None else f"{arm.number} placebo of {of}"

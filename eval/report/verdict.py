@@ -7,6 +7,8 @@ from eval.report.model import ArmReport, RunReport
 from eval.report.words import change, counted, listed, number, p_value, plain
 from steering.page.document import Aside, Block, Bullets, Code, Findings, Paragraph, Section, Statement, Strong, Words
 
+MANY = 4
+"""Arms beyond which only their names stand on the first page, with the reasons in a table."""
 FEW = 64
 """Prompts below which only a large effect can be seen."""
 
@@ -88,7 +90,14 @@ def _broken_text(run: RunReport) -> list[Statement]:
     left = [arm for arm in run.arms if arm.degenerate and arm.kind in ("steered", "placebo")]
     if not left:
         return []
-    named = "; ".join(f"{arm.name} ({', '.join(arm.degenerate)})" for arm in left)
+    if len(left) <= MANY:
+        named = "; ".join(f"{arm.name} ({', '.join(arm.degenerate)})" for arm in left)
+    else:
+        shams = [arm for arm in left if arm.kind == "placebo"]
+        count = [counted(len(shams), "placebo")] if shams else []
+        named = (
+            f"{listed([*(arm.name for arm in left if arm.kind == 'steered'), *count])}; why is in 'Is it still text?'"
+        )
     return [
         Statement(
             "against",

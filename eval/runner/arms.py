@@ -59,7 +59,7 @@ def ready_arms(
     `find` gives the `ProbeFacts` of a name and raises UnknownProbe. Raises SpecError, naming the arm.
     """
     arms: list[RunArm] = [RunArm(NONE)]
-    left_out = []
+    left_out, alone = [], []
     for spec in specs:
         try:
             arm = _ready(spec, find=find, only_probe=only_probe, depth=num_hidden_layers)
@@ -73,7 +73,10 @@ def ready_arms(
             if spec.placebo:
                 arms.append(placebo(arm))
             else:
-                left_out.append(f"the placebo of '{arm.name}' was left out on request: its effect may be any push's")
+                alone.append(f"'{arm.name}'")
+    if alone:
+        named = alone[0] if len(alone) == 1 else f"{', '.join(alone[:-1])} and {alone[-1]}"
+        left_out.append(f"the placebo of {named} was left out on request: the effect may be any push's")
     if not any(arm.instruction for arm in arms):
         left_out.append("no arm instructs the model in its prompt, the baseline that steering has to beat")
     names = [arm.name for arm in arms]

@@ -62,6 +62,9 @@ def run_command(
     n: Annotated[
         int | None, typer.Option(min=1, help="At most so many prompts of every set, or of every stratum.")
     ] = None,
+    placebos: Annotated[
+        str | None, typer.Option(help="Which arms of a grid get a placebo: all, first or none; the report says so.")
+    ] = None,
     train_data: Annotated[
         list[Path] | None,
         typer.Option(help="JSON lines a probe was trained on: no prompt may stand there. Repeatable."),
@@ -96,7 +99,7 @@ def run_command(
         end_with_standard_input()
     if model is not None and Path(model).is_dir():
         model = _absolute(model)
-    overrides = {"model": model, "server": server, "probes": _absolute(probes)}
+    overrides = {"model": model, "server": server, "probes": _absolute(probes), "placebos": placebos}
 
     def load(name: str) -> LanguageModel:
         return load_model(name, threads=threads)

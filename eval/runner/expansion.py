@@ -16,7 +16,7 @@ from typing import Any
 
 from eval.grid import KNOWN
 from eval.runner.errors import SpecError
-from eval.runner.spec import ArmSpec, ConstraintSpec
+from eval.runner.spec import ArmSpec, ConstraintSpec, Placebos
 from eval.runner.strict import shown, suggestion, validated
 
 _SWEPT = ("lower", "upper", "strength", "max_dose", "metric", "coefficient", "source", "instruction")
@@ -27,14 +27,23 @@ _ARM = ("name", "instruction", "constraints", "placebo")
 _CONSTRAINT = tuple(ConstraintSpec.model_fields)
 
 
-def expand_arms(written: Any) -> list[ArmSpec]:
-    """Every arm of a spec's `arms`. Raises SpecError, naming the arm by its number and controller."""
+def expand_arms(written: Any, *, placebos: Placebos = "all") -> list[ArmSpec]:
+    """Every arm of a spec's `arms`, and which of them have a placebo.
+
+    Raises SpecError, naming the arm by its number and controller.
+    """
     if not isinstance(written, list) or not written:
         raise SpecError(
             f"arms is {shown(written)}; expected a list such as [none, {{controller: slab, upper: [0.01, 0.1]}}]",
             param="arms",
         )
-    return [arm for number, entry in enumerate(written, 1) for arm in _expand(entry, number)]
+    grids = [_expand(entry, number) for number, entry in enumerate(written, 1)]
+    if placebos == "all":
+        return [arm for grid in grids for arm in grid]
+    kept = 1 if placebos == "first" else 0
+    return [
+        arm.model_copy(update={"placebo": arm.placebo and at < kept}) for grid in grids for at, arm in enumerate(grid)
+    ]
 
 
 def count_arms(written: Any) -> int:

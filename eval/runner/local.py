@@ -1,12 +1,13 @@
-"""The model loaded here writes, a batch at a time.
+"""The model loaded here writes, through an engine that lives while rows are being written and no longer.
 
-`run` is how a batch becomes completions: `steering.generate` by default, whose batches depend on the rows alone and not
-on timing; an engine that batches continuously goes in the same place.
+The rows of one `write` are queued together, so which of them share a pass follows from them alone: a chunk that is
+written again after a kill is the same to the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -16,23 +17,26 @@ from eval.runner.layers import ProbeFacts
 from eval.runner.rows import Continuation, Row
 from eval.runner.spec import Decoding
 from eval.runner.writer import WriterFacts
-from steering import Completion, LanguageModel, Plan, Probe, ProbeStore, Request, Sampling, TillerError, generate
+from steering import Completion, Engine, LanguageModel, Plan, Probe, ProbeStore, Request, Sampling, TillerError
 from steering.controllers.prompt import instructed
 from steering.errors import InvalidRequest, UnknownProbe
 from steering.requests import encode
 from steering.version import __version__
 
-Run = Callable[[Sequence[Request]], Sequence[Completion]]
+MOST_ROWS = 1_000_000
+"""Of one `write`: no run has as many."""
 
 
 class LocalWriter:
     """Writes with `lm`, steered by the probes of `store`, `batch` rows at a time."""
 
-    def __init__(self, lm: LanguageModel, store: ProbeStore, *, batch: int = 16, run: Run | None = None) -> None:
+    def __init__(self, lm: LanguageModel, store: ProbeStore, *, batch: int = 16) -> None:
         self.lm = lm
         self._store = store
         self._batch = batch
-        self._run: Run = run or (lambda requests: generate(lm, requests))
+        self._longest = 1
+        """Tokens of the longest row that was checked, prompt and continuation"""
+        self._engine: Engine | None = None
         self._plans: dict[str, Plan | None] = {}
 
     @property
@@ -73,7 +77,8 @@ class LocalWriter:
                     plan.check_model(self.lm.model)
                 for row in rows if plan is None else rows[:1]:
                     self._request(Row(arm, row.prompt, row.sample, row.seed), decoding)
-                    encode(self.lm, self._prompt(arm, row.prompt.text), max_tokens=decoding.max_tokens)
+                    head = encode(self.lm, self._prompt(arm, row.prompt.text), max_tokens=decoding.max_tokens)
+                    self._longest = max(self._longest, len(head) + decoding.max_tokens)
             except InvalidRequest as error:
                 line = "" if plan_error(error) else f", {row.prompt.set} line {row.prompt.line}"
                 raise SpecError(f"arm '{arm.name}'{line}: {error}", param=error.param) from None
@@ -81,12 +86,24 @@ class LocalWriter:
                 raise SpecError(f"arm '{arm.name}': {error}", param="arms") from None
 
     def write(self, rows: Sequence[Row], decoding: Decoding) -> Iterator[Continuation]:
-        """Batches in the order of the rows, so that a chunk is written the same way every time."""
-        for at in range(0, len(rows), self._batch):
-            batch = rows[at : at + self._batch]
-            completions = self._run([self._request(row, decoding) for row in batch])
-            for row, completion in zip(batch, completions, strict=True):
-                yield _continuation(row, completion)
+        """All of them queued together; within `writing`. Raises as the engine."""
+        assert self._engine is not None, "rows are written within `writing`"
+        answers = self._engine.submit_all([self._request(row, decoding) for row in rows])
+        for row, answer in zip(rows, answers, strict=True):
+            yield _continuation(row, answer.result())
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """The engine has the model while the context is open, with room for the longest row that was checked."""
+        with Engine(self.lm, slots=self._batch, row_tokens=self._longest, max_queue=MOST_ROWS) as engine:
+            self._engine = engine
+            try:
+                yield
+            except BaseException:
+                engine.stop()
+                raise
+            finally:
+                self._engine = None
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -7,7 +7,7 @@ its log-probability is that behind the plain prompt under the unsteered model, w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ from steering.scorers import Scorer
 
 PromptTexts = Mapping[tuple[str, str], str]
 """(set, id) -> text"""
+Ask = Callable[[Sequence[tuple[str, Sequence[int]]]], Sequence[float]]
+"""(prompt, tokens behind it) -> ln P(tokens | prompt), of each"""
 
 
 class Measure(Protocol):
@@ -85,4 +87,22 @@ class LogProbs:
             -math.log(perplexity) * len(ids) if ids else 0.0
             for perplexity, ids in zip(perplexities, written, strict=True)
         ]
+        return {"logprob_sum": list(sums), "logprob_tokens": [len(ids) for ids in written]}
+
+
+class RemoteLogProbs:
+    """The same, asked of whoever has the model."""
+
+    name = LogProbs.name
+    schema = LOGPROBS
+
+    def __init__(self, ask: Ask, model: Mapping[str, Any], texts: PromptTexts) -> None:
+        self._ask = ask
+        self._texts = texts
+        self.card = {name: model.get(name) for name in ("id", "revision", "dtype")} | {"by": "server"}
+
+    def __call__(self, part: pa.Table) -> dict[str, list[object]]:
+        written: list[Sequence[int]] = part.column("token_ids").to_pylist()
+        names = zip(part.column("prompt_set").to_pylist(), part.column("prompt_id").to_pylist(), strict=True)
+        sums = self._ask([(self._texts[name], ids) for name, ids in zip(names, written, strict=True)])
         return {"logprob_sum": list(sums), "logprob_tokens": [len(ids) for ids in written]}

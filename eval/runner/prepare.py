@@ -12,7 +12,7 @@ from typing import Any
 from eval.runner.arms import RunArm, ready_arms
 from eval.runner.errors import SpecError
 from eval.runner.local import LocalWriter
-from eval.runner.measures import LogProbs, Measure, Scores
+from eval.runner.measures import LogProbs, Measure, RemoteLogProbs, Scores
 from eval.runner.neutral import Excerpt, read_excerpts
 from eval.runner.overlap import refuse_overlap
 from eval.runner.prompts import Prompt, read_prompts
@@ -40,7 +40,7 @@ class Prepared:
     scorers: dict[str, Scores]
     writer: Writer
     lm: LanguageModel | None
-    """What measures log-probabilities; None: nothing does"""
+    """What measures log-probabilities; None: the server does"""
     compared: dict[str, int]
     """Training file -> texts the prompts were compared with"""
     files: dict[str, Path]
@@ -95,10 +95,13 @@ class Prepared:
         return {"lead": wanted.lead, "sha256": hash_json([excerpt.ids for excerpt in self.excerpts])}
 
     def measures(self) -> list[Measure]:
-        """Log-probabilities where there is a model, then every scorer."""
+        """Log-probabilities, by the model here or else by the server's, then every scorer."""
         texts = {(prompt.set, prompt.id): prompt.text for prompt in self.prompts}
-        lm = self.lm
-        measured: list[Measure] = [] if lm is None else [LogProbs(lm, texts)]
+        measured: list[Measure] = []
+        if self.lm is not None:
+            measured = [LogProbs(self.lm, texts)]
+        elif isinstance(self.writer, HttpWriter):
+            measured = [RemoteLogProbs(self.writer.logprobs, self.writer.facts.model, texts)]
         return [*measured, *self.scorers.values()]
 
 

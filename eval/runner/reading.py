@@ -80,8 +80,8 @@ def read_spec(
     written.setdefault("name", path.stem)
     if "model" not in written and "server" not in written:
         written["model"] = "smollm2-135m-instruct"
-    arms = expand_arms(written.get("arms"))
-    spec = validated(Spec, written | {"arms": arms}, where=path.name)
+    spec = validated(Spec, written | {"arms": expand_arms(written.get("arms"))}, where=path.name)
+    spec = spec.model_copy(update={"arms": expand_arms(written["arms"], placebos=spec.placebos)})
     if n is not None:
         spec = spec.model_copy(update={"prompts": [_at_most(n, prompts) for prompts in spec.prompts]})
     root = data if data is not None else path.parent / (spec.data or ".")

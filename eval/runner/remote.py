@@ -8,11 +8,13 @@ chat template, so it needs the tokenizer of a model loaded here.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import httpx
@@ -102,6 +104,10 @@ class HttpWriter:
             except SpecError as error:
                 raise SpecError(f"arm '{arm.name}': {error}", param=error.param) from None
 
+    def writing(self) -> AbstractContextManager[None]:
+        """Nothing is held for it."""
+        return nullcontext()
+
     def write(self, rows: Sequence[Row], decoding: Decoding) -> Iterator[Continuation]:
         """All at once, as many in flight as there are threads; the first failure takes back what has not begun."""
         self._stopped.clear()
@@ -109,6 +115,21 @@ class HttpWriter:
         try:
             for future in futures:
                 yield future.result()
+        finally:
+            self._stopped.set()
+            for future in futures:
+                future.cancel()
+
+    def logprobs(self, pairs: Sequence[tuple[str, Sequence[int]]]) -> list[float]:
+        """ln P(tokens | text) of each pair under the server's unsteered model, in nats; 0 for no tokens.
+
+        Raises RunStopped for a server that steers what asks for no steering.
+        """
+        self._stopped.clear()
+        heads = {text: self._pool.submit(self._tokenize, text) for text in dict.fromkeys(text for text, _ in pairs)}
+        futures = [self._pool.submit(self._logprob, heads[text].result(), ids) for text, ids in pairs]
+        try:
+            return [future.result() for future in futures]
         finally:
             self._stopped.set()
             for future in futures:
@@ -133,6 +154,24 @@ class HttpWriter:
             prompt_tokens=answer["usage"]["prompt_tokens"],
             steering=_report(report) if report else None,
         )
+
+    def _tokenize(self, text: str) -> list[int]:
+        return list(self._ask("POST", "/tokenize", {"prompt": text})["tokens"])
+
+    def _logprob(self, head: Sequence[int], ids: Sequence[int]) -> float:
+        if not ids:
+            return 0.0
+        asked = {"prompt": [*head, *ids], "max_tokens": 0, "echo": True, "logprobs": 0, "priority": "background"}
+        (choice,) = self._ask("POST", "/v1/completions", asked | {"steering": {"mode": "off"}})["choices"]
+        if (choice.get("steering") or {}).get("applied"):
+            raise RunStopped(
+                f"the server at {self._url} steers what asks for no steering, so it cannot say how likely a text is "
+                "without; give the spec the server's model as `model`"
+            )
+        found = choice["logprobs"]["token_logprobs"][-len(ids) :]
+        if len(found) != len(ids) or None in found:
+            raise RunStopped(f"the server at {self._url} gave {len(found)} log-probabilities for {len(ids)} tokens")
+        return math.fsum(found)
 
     def _body(self, row: Row, decoding: Decoding) -> dict[str, Any]:
         settings = {

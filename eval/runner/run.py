@@ -53,14 +53,15 @@ def write_samples(prepared: Prepared, parts: Parts, *, listener: Listener) -> No
     missing = [chunk for chunk in chunks if not parts.has(chunk.index, rows=len(chunk.rows))]
     total = sum(len(chunk.rows) for chunk in chunks)
     listener.begin("writing", total=total, done=total - sum(len(chunk.rows) for chunk in missing))
-    for chunk in missing:
-        began = time.perf_counter()
-        written = []
-        for continuation in prepared.writer.write(chunk.rows, prepared.read.spec.decoding):
-            written.append(continuation)
-        each = (time.perf_counter() - began) / len(chunk.rows)
-        parts.write(chunk.index, _columns(chunk, written, each))
-        listener.advance(len(chunk.rows))
+    if not missing:
+        return
+    with prepared.writer.writing():
+        for chunk in missing:
+            began = time.perf_counter()
+            written = list(prepared.writer.write(chunk.rows, prepared.read.spec.decoding))
+            each = (time.perf_counter() - began) / len(chunk.rows)
+            parts.write(chunk.index, _columns(chunk, written, each))
+            listener.advance(len(chunk.rows))
 
 
 def measure_samples(measure: Measure, folder: RunFolder, sizes: Sequence[int], *, listener: Listener) -> None:

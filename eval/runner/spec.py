@@ -7,7 +7,7 @@ Lists of values in an arm are a grid; `eval.runner.expansion` has taken them apa
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,9 @@ class Depth(Strict):
     start: Annotated[Number, Field(ge=0, lt=1, alias="from")]
     end: Annotated[Number, Field(gt=0, le=1, alias="to")] = 1.0
 
+
+Placebos = Literal["all", "first", "none"]
+"""Of every grid of arms."""
 
 Layers = Annotated[
     Word | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | Depth,
@@ -163,7 +166,8 @@ class Spec(Strict):
     data: Word | None = None
     """Folder of the data files, relative to the spec file; null: the spec file's own. `--data` is stronger."""
     model: Word | None = None
-    """Embedded name, Hugging Face id or folder. With a server: what measures log-probabilities; it must be the same."""
+    """Embedded name, Hugging Face id or folder. With a server it must be the same; it measures log-probabilities, which
+    the server is asked for else, and brings the chat template that instructions need."""
     server: Word | None = None
     """URL of a running server that writes; null: the model is loaded here."""
     probes: Word | None = None
@@ -175,6 +179,9 @@ class Spec(Strict):
     samples: Annotated[int, Field(ge=1)] = 1
     """Continuations of each prompt under each arm."""
     arms: Annotated[list[ArmSpec], Field(min_length=1)]
+    placebos: Placebos = "all"
+    """Which arms of a grid get their same-norm placebo: `first` is a third less to write, and no other arm of the grid
+    can then carry a claim, which the report says."""
     scorers: Annotated[list[ScorerSpec], Field(min_length=1)]
     neutral: Neutral | None = None
     train_data: list[Word] = Field(default=[])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,6 +55,10 @@ class Writer(Protocol):
         """Raise SpecError, naming the arm or the prompt, for what could not be written; `rows` are those of one arm
         that steers nothing.
         """
+        ...
+
+    def writing(self) -> AbstractContextManager[None]:
+        """The time in which rows are written; what is needed for that alone is held no longer."""
         ...
 
     def write(self, rows: Sequence[Row], decoding: Decoding) -> Iterator[Continuation]:

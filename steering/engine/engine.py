@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from steering.engine.aside import Answer, Aside, Work
@@ -150,6 +151,20 @@ class Engine:
         if not self.alive or not self._waiting.push(job):
             raise self._ended()
         return job.answer
+
+    def submit_all(self, requests: Sequence[Request], *, priority: Priority = "background") -> list[Future[Completion]]:
+        """Queue requests together, when each has been checked; none is queued where one is refused.
+
+        With nobody else at the engine, which rows are written beside which then follows from the requests alone and
+        not from how fast they came: the same requests give the same numbers, to the last bit. Raises as `submit`;
+        EngineUnavailable for more of them than `max_queue`.
+        """
+        jobs = [
+            Job.of(self.lm, request, self._checked(request), priority=priority, listener=None) for request in requests
+        ]
+        if not self.alive or not self._waiting.push(*jobs):
+            raise self._ended()
+        return [job.answer for job in jobs]
 
     def beside(self, work: Work[Answer], *, seconds: float | None = None) -> Future[Answer]:
         """Have `work` done step by step by the owner of the model, between two turns, so that it touches no row.

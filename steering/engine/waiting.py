@@ -50,13 +50,16 @@ class Waiting:
         if waiting + rows > self._most:
             raise EngineUnavailable(f"{waiting} requests are waiting already; try again later", retry_after=1.0)
 
-    def push(self, job: Job) -> bool:
-        """Queue a job; False after `drain`, when nobody would find it. Raises EngineUnavailable when too many wait."""
+    def push(self, *jobs: Job) -> bool:
+        """Queue jobs, together: nobody sees some of them without the others. False after `drain`, when nobody would
+        find them. Raises EngineUnavailable when too many wait.
+        """
         with self._changed:
             if not self._open:
                 return False
-            self.check_room(1)
-            self._queues[job.priority].append(job)
+            self.check_room(len(jobs))
+            for job in jobs:
+                self._queues[job.priority].append(job)
             self._changed.notify()
             return True
 

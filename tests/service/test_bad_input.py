@@ -234,7 +234,15 @@ def test_unknown_routes_and_methods_have_the_same_shape(client: httpx.Client) ->
 OPENAI = [
     ({"suffix": "z"}, "suffix", "leave it out"),
     ({"best_of": 4}, "best_of", "leave it out"),
+    ({"best_of": True}, "best_of", "leave it out"),
+    ({"store": 0}, "store", "leave it out"),
+    ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation", "leave"),
 ]
+
+
+def test_zero_is_not_false(client: httpx.Client) -> None:
+    reply = client.post("/generate", json={"prompt": "a", "stream": True, "stream_options": {"include_obfuscation": 0}})
+    refused(reply, status=400, code="invalid_request", param="stream_options.include_obfuscation", says="true or false")
 
 
 @pytest.mark.parametrize(("field", "param", "says"), OPENAI)

@@ -1,6 +1,7 @@
 // The page: a form, two panes, findings, and one run at a time between them.
 
-import { address, hasKey, Refusal, Unreachable, useKey } from "./api.js";
+import { hasKey, Refusal, Unreachable, useKey } from "./api.js";
+import { CodePanel, copy } from "./code.js";
 import { reads } from "./concept.js";
 import { Connection } from "./connection.js";
 import { byId, h, oncePerFrame } from "./dom.js";
@@ -11,10 +12,9 @@ import { Form } from "./form.js";
 import { askKey } from "./key.js";
 import { drawLegend } from "./legend.js";
 import { Pane } from "./pane.js";
-import { ARMS, body, drawSeed, route } from "./request.js";
+import { ARMS, drawSeed } from "./request.js";
 import { Run } from "./run.js";
 import { EMPTY, fromFragment, toFragment } from "./setup.js";
-import { curl, openai } from "./snippet.js";
 import { Tip } from "./tip.js";
 import { wireTheme } from "./dark.js";
 import { ending } from "./words.js";
@@ -30,6 +30,7 @@ let colour = 0; // which of the run's concepts
 let drawn = 0; // when the charts were drawn last
 
 const form = new Form({ changed: drawCode });
+const code = new CodePanel();
 const tip = new Tip(byId("tip"));
 const findings = new Findings(byId("findings"), { over: point });
 const panes = Object.fromEntries(
@@ -106,7 +107,8 @@ function notRun() {
 
 function draw({ all = false } = {}) {
   if (!run || run.refused) return;
-  for (const [name, arm] of Object.entries(run.arms)) panes[name].draw(arm, view(), { all, chat: run.setup.mode === "chat" });
+  for (const [name, arm] of Object.entries(run.arms))
+    panes[name].draw(arm, view(), { all, chat: run.setup.mode === "chat" });
   if (all || performance.now() - drawn > CALM) {
     findings.draw(run, offer.probes);
     drawn = performance.now();
@@ -116,7 +118,9 @@ function draw({ all = false } = {}) {
 function refuse(error) {
   if (error.name === "AbortError") notice(null);
   else if (error instanceof Unreachable) {
-    notice("The server cannot be reached. Is it still running? The form and the text so far are kept.", { retry: true });
+    notice("The server cannot be reached. Is it still running? The form and the text so far are kept.", {
+      retry: true,
+    });
     connection.watch();
   } else if (error instanceof Refusal && error.status === 401) {
     notice("This server asks for a key.", { retry: true });
@@ -126,9 +130,11 @@ function refuse(error) {
 }
 
 function waitFor(reason, seconds) {
-  notice(reason === "loading"
-    ? "The model is loading; this will run as soon as it is ready."
-    : `The server's queue is full; trying again in ${seconds} s.`);
+  notice(
+    reason === "loading"
+      ? "The model is loading; this will run as soon as it is ready."
+      : `The server's queue is full; trying again in ${seconds} s.`,
+  );
 }
 
 /** The probe a constraint names, by id or by name for the highest version. */
@@ -150,7 +156,19 @@ function drawView() {
   byId("view-probe").replaceChildren(
     h("legend", {}, "Colour by"),
     ...constraints.map(({ probe }, index) =>
-      h("label", {}, h("input", { type: "radio", name: "colour", value: index, checked: index === colour, onchange: () => recolour(index) }), h("span", {}, probe))),
+      h(
+        "label",
+        {},
+        h("input", {
+          type: "radio",
+          name: "colour",
+          value: index,
+          checked: index === colour,
+          onchange: () => recolour(index),
+        }),
+        h("span", {}, probe),
+      ),
+    ),
   );
   drawLegend(byId("legend"), reads(view().probe));
 }
@@ -167,14 +185,7 @@ function point(index) {
 }
 
 function drawCode() {
-  const setup = run?.setup ?? { ...form.setup, seed: form.setup.seed ?? 1 };
-  const bodies = run?.bodies ?? Object.fromEntries(ARMS.map((arm) => [arm, body(setup, arm, { model: offer.model })]));
-  const language = document.querySelector("[name=language]:checked").value;
-  byId("code").hidden = offer.model === null;
-  byId("code").querySelector("summary").textContent = run?.refused ? "What was refused, as code" : run ? "This run as code" : "What Run sends, as code";
-  byId("code-text").textContent = language === "curl"
-    ? curl(bodies, { address: address(route(setup)) })
-    : openai(bodies, setup, { base: address("v1"), model: offer.model });
+  code.draw({ run, setup: form.setup, model: offer.model });
 }
 
 function goOn(arm) {
@@ -196,7 +207,10 @@ function stop() {
 
 function notice(words, { retry = false } = {}) {
   byId("notice").hidden = words === null;
-  byId("notice").replaceChildren(words ?? "", ...(retry ? [h("button", { type: "button", onclick: start }, "Run again")] : []));
+  byId("notice").replaceChildren(
+    words ?? "",
+    ...(retry ? [h("button", { type: "button", onclick: start }, "Run again")] : []),
+  );
 }
 
 function showConnection(state, words) {
@@ -213,21 +227,15 @@ function offered(found) {
   drawCode();
 }
 
-async function copy(button, text, done) {
-  const before = button.textContent;
-  await navigator.clipboard.writeText(text);
-  button.textContent = done;
-  byId("said").textContent = done;
-  setTimeout(() => (button.textContent = before), 1500);
-}
-
 async function share() {
   const fragment = toFragment(run && sameAsk(run.setup, form.setup) ? run.setup : form.setup);
   history.replaceState(null, "", fragment);
-  await copy(byId("share"), location.href, "Copied").catch(() => notice("The link is in the address bar."));
+  await copy(byId("share"), location.href).catch(() => notice("The link is in the address bar."));
 }
 
-const sameAsk = (done, now) => JSON.stringify({ ...done, seed: null }) === JSON.stringify({ ...now, seed: null }) && (now.seed === null || now.seed === done.seed);
+const sameAsk = (done, now) =>
+  JSON.stringify({ ...done, seed: null }) === JSON.stringify({ ...now, seed: null }) &&
+  (now.seed === null || now.seed === done.seed);
 
 function fromLink() {
   const setup = fromFragment(location.hash);
@@ -243,16 +251,20 @@ byId("ask").addEventListener("submit", (event) => {
 });
 byId("stop").addEventListener("click", stop);
 byId("share").addEventListener("click", share);
-byId("copy-code").addEventListener("click", (event) => copy(event.target, byId("code-text").textContent, "Copied"));
-byId("key").addEventListener("click", () => askKey().then((given) => {
-  if (!given) useKey("");
-  connection.watch();
-}));
+byId("key").addEventListener("click", () =>
+  askKey().then((given) => {
+    if (!given) useKey("");
+    connection.watch();
+  }),
+);
 for (const radio of document.querySelectorAll("[name=stage]")) radio.addEventListener("change", () => recolour());
-for (const radio of document.querySelectorAll("[name=language]")) radio.addEventListener("change", drawCode);
 window.addEventListener("hashchange", fromLink);
 window.addEventListener("resize", resized);
-window.addEventListener("scroll", oncePerFrame(() => tip.follow()), { passive: true });
+window.addEventListener(
+  "scroll",
+  oncePerFrame(() => tip.follow()),
+  { passive: true },
+);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();

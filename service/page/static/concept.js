@@ -70,7 +70,10 @@ export function card(constraint, { probe, index, metrics, changed, removed }) {
 
   function draw() {
     const { lower, upper, space } = bounds(held, probe);
-    const shown = [["lower", lower], ["upper", upper]].filter(([, value]) => value !== null);
+    const shown = [
+      ["lower", lower],
+      ["upper", upper],
+    ].filter(([, value]) => value !== null);
     sliders.replaceChildren(
       ...shown.map(([name, value]) =>
         bound({ name, value, index, space, of: reads(probe), changed: (next) => ((held[name] = next), keep()) }),
@@ -91,7 +94,11 @@ export function card(constraint, { probe, index, metrics, changed, removed }) {
       "header",
       {},
       title,
-      h("button", { type: "button", class: "quiet icon", "aria-label": `Remove ${constraint.probe}`, onclick: removed }, "×"),
+      h(
+        "button",
+        { type: "button", class: "quiet icon", "aria-label": `Remove ${constraint.probe}`, onclick: removed },
+        "×",
+      ),
     ),
     h("div", { class: "held" }, sides, told),
     sliders,
@@ -103,16 +110,26 @@ export function card(constraint, { probe, index, metrics, changed, removed }) {
 function bound({ name, value, index, space, of, changed }) {
   const label = `${name === "lower" ? "Lower" : "Upper"} bound on P(${of})`;
   const number = h("input", {
-    type: "number", step: "any", value, "aria-label": space === "probability" ? label : `${name} bound, ${space}`,
-    "data-param": `steering.constraints.${index}.${name}`, "aria-describedby": `concept-${index}-fault`,
+    type: "number",
+    step: "any",
+    value,
+    "aria-label": space === "probability" ? label : `${name} bound, ${space}`,
+    "data-param": `steering.constraints.${index}.${name}`,
+    "aria-describedby": `concept-${index}-fault`,
   });
   if (space !== "probability") {
     number.addEventListener("change", () => changed(number.valueAsNumber));
     return h("div", { class: "bound" }, h("span", { class: "small" }, `${name}, ${space}`), number);
   }
   const slider = h("input", {
-    type: "range", min: 0, max: STOPS.length - 1, step: 1, value: nearestStop(value), "aria-label": label,
-    class: name, "aria-describedby": `concept-${index}-fault`,
+    type: "range",
+    min: 0,
+    max: STOPS.length - 1,
+    step: 1,
+    value: nearestStop(value),
+    "aria-label": label,
+    class: name,
+    "aria-describedby": `concept-${index}-fault`,
   });
   function show(p) {
     slider.style.setProperty("--at", `${(100 * Number(slider.value)) / (STOPS.length - 1)}%`);
@@ -137,8 +154,10 @@ function bound({ name, value, index, space, of, changed }) {
 /** Layers, metric, and whatever a policy brought that has no control here. */
 function more(held, { probe, metrics, keep }) {
   const layers = h("input", {
-    type: "text", value: Array.isArray(held.layers) ? held.layers.join(", ") : (held.layers ?? "default"),
-    list: "layer-words", spellcheck: "false",
+    type: "text",
+    value: Array.isArray(held.layers) ? held.layers.join(", ") : (held.layers ?? "default"),
+    list: "layer-words",
+    spellcheck: "false",
     onchange: (event) => {
       const words = event.target.value.trim();
       if (words === "" || words === "default") delete held.layers;
@@ -159,9 +178,10 @@ function more(held, { probe, metrics, keep }) {
     ...metrics.map((name) => h("option", { value: name, selected: held.metric === name }, name)),
   );
   const others = Object.entries(held).filter(([name]) => !KNOWN.includes(name));
-  const causal = probe?.causal === false
-    ? h("p", { class: "warn" }, "Marked not causal: steering this probe did not beat its placebo.")
-    : null;
+  const causal =
+    probe?.causal === false
+      ? h("p", { class: "warn" }, "Marked not causal: steering this probe did not beat its placebo.")
+      : null;
   const at = probe ? `${probe.default.layers.join(", ")} by default; the probe has ${probe.layers.length}` : "";
   return h(
     "details",
@@ -170,7 +190,9 @@ function more(held, { probe, metrics, keep }) {
     h("label", {}, "Layers ", layers),
     h("p", { class: "small" }, `default, all, or block numbers. ${at}`),
     h("label", {}, "Metric of the smallest change ", metric),
-    others.length ? h("p", { class: "small" }, `Also: ${others.map(([k, v]) => `${k} ${JSON.stringify(v)}`).join(", ")}`) : null,
+    others.length
+      ? h("p", { class: "small" }, `Also: ${others.map(([k, v]) => `${k} ${JSON.stringify(v)}`).join(", ")}`)
+      : null,
     causal,
   );
 }

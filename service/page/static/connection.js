@@ -39,15 +39,20 @@ export class Connection {
     }
   }
 
-  #offer() {
+  async #offer() {
     const otherwise = (value) => (error) => {
       if (error instanceof Refusal && error.status !== 401) return value; // a server without this route
       throw error;
     };
-    return Promise.all([
-      get("v1/steering/probes").then(({ data }) => data),
-      get("v1/steering/policies").then(({ data }) => data ?? []).catch(otherwise([])),
-      get("v1/steering/capabilities").then(({ metrics }) => metrics ?? []).catch(otherwise([])),
+    const { data } = await get("v1/steering/probes"); // first alone: without a key there is one refusal, not three
+    const [policies, metrics] = await Promise.all([
+      get("v1/steering/policies")
+        .then((found) => found.data ?? [])
+        .catch(otherwise([])),
+      get("v1/steering/capabilities")
+        .then((found) => found.metrics ?? [])
+        .catch(otherwise([])),
     ]);
+    return [data, policies, metrics];
   }
 }

@@ -26,7 +26,10 @@ export class Findings {
       return;
     }
     if (this.root.childElementCount !== run.setup.constraints.length || this.run !== run) this.#frames(run, probes);
-    const width = Math.max(280, Math.round(this.root.clientWidth - 2 * parseFloat(getComputedStyle(this.charts[0].figure).paddingLeft || 0)));
+    const width = Math.max(
+      280,
+      Math.round(this.root.clientWidth - 2 * parseFloat(getComputedStyle(this.charts[0].figure).paddingLeft || 0)),
+    );
     this.charts.forEach((part) => {
       part.chart = trace(run.arms, part.constraint, part.probe, { width, over: this.over });
       part.place.replaceChildren(part.chart);
@@ -42,10 +45,33 @@ export class Findings {
     this.run = run;
     this.charts = run.setup.constraints.map((constraint) => {
       const probe = probes.find(({ id }) => id === constraint.probe);
-      const part = { constraint, probe, place: h("div", {}), verdict: h("p", { class: "verdict" }), words: h("p", { class: "words" }), table: h("div", { class: "scroll" }) };
-      part.details = h("details", { hidden: true, ontoggle: () => part.details.open && part.table.replaceChildren(table(run, constraint, probe)) }, h("summary", {}, "Every token as a table"), part.table);
-      part.figure = h("section", { class: "finding", "aria-label": `Findings on ${constraint.probe}` },
-        h("h3", {}, named(probe) ?? constraint.probe, " ", h("small", {}, rule(constraint, probe))), part.verdict, key(), part.place, part.words, part.details);
+      const part = {
+        constraint,
+        probe,
+        place: h("div", {}),
+        verdict: h("p", { class: "verdict" }),
+        words: h("p", { class: "words" }),
+        table: h("div", { class: "scroll" }),
+      };
+      part.details = h(
+        "details",
+        {
+          hidden: true,
+          ontoggle: () => part.details.open && part.table.replaceChildren(table(run, constraint, probe)),
+        },
+        h("summary", {}, "Every token as a table"),
+        part.table,
+      );
+      part.figure = h(
+        "section",
+        { class: "finding", "aria-label": `Findings on ${constraint.probe}` },
+        h("h3", {}, named(probe) ?? constraint.probe, " ", h("small", {}, rule(constraint, probe))),
+        part.verdict,
+        key(),
+        part.place,
+        part.words,
+        part.details,
+      );
       return part;
     });
     this.root.replaceChildren(...this.charts.map(({ figure }) => figure));
@@ -56,7 +82,9 @@ export class Findings {
     part.details.hidden = run.live;
     if (!found) {
       const unfinished = !run.live && !run.arms.steered.steering;
-      part.verdict.textContent = unfinished ? "The text is incomplete, so the server's count of violations never came." : "";
+      part.verdict.textContent = unfinished
+        ? "The text is incomplete, so the server's count of violations never came."
+        : "";
       part.verdict.dataset.held = "unknown";
       part.words.textContent = "";
       return;
@@ -78,11 +106,24 @@ function table(run, constraint, probe) {
   const rows = Array.from({ length: Math.max(steered.tokens.length, unsteered.tokens.length) }, (_, at) => {
     const [plain, held] = [unsteered.tokens[at], steered.tokens[at]];
     const dose = held && steered.dose(held, id);
-    return h("tr", {}, h("th", { scope: "row" }, String(at + 1)),
-      cell(plain && h("code", {}, visible(plain.text))), cell(shown(unsteered, plain, true)),
-      cell(held && h("code", {}, visible(held.text))), cell(shown(steered, held, false)), cell(shown(steered, held, true)),
-      cell(dose ? percent(dose) : null), cell(held && steered.violated(held, id) ? "outside" : null));
+    return h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, String(at + 1)),
+      cell(plain && h("code", {}, visible(plain.text))),
+      cell(shown(unsteered, plain, true)),
+      cell(held && h("code", {}, visible(held.text))),
+      cell(shown(steered, held, false)),
+      cell(shown(steered, held, true)),
+      cell(dose ? percent(dose) : null),
+      cell(held && steered.violated(held, id) ? "outside" : null),
+    );
   });
   const heads = ["", "unsteered", `P(${reads(probe)})`, "steered", "before", "after", "dose", "bound"];
-  return h("table", {}, h("thead", {}, h("tr", {}, ...heads.map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, ...rows));
+  return h(
+    "table",
+    {},
+    h("thead", {}, h("tr", {}, ...heads.map((head) => h("th", { scope: "col" }, head)))),
+    h("tbody", {}, ...rows),
+  );
 }

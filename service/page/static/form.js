@@ -15,7 +15,8 @@ export class Form {
     this.setup = structuredClone(EMPTY);
     this.offer = { probes: [], policies: [], metrics: [] };
     byId("prompt").addEventListener("input", (event) => this.#set({ prompt: event.target.value }));
-    for (const name of [...NUMBERS, "seed"]) byId(name).addEventListener("input", (event) => this.#number(name, event.target));
+    for (const name of [...NUMBERS, "seed"])
+      byId(name).addEventListener("input", (event) => this.#number(name, event.target));
     for (const radio of document.querySelectorAll("[name=mode]")) {
       radio.addEventListener("change", () => {
         this.#set({ mode: radio.value });
@@ -24,9 +25,14 @@ export class Form {
     }
     byId("add-turn").addEventListener("click", () => {
       const last = this.setup.messages.at(-1);
-      this.#turns([...this.setup.messages, { role: last?.role === "user" ? "assistant" : "user", content: "" }], this.setup.messages.length);
+      this.#turns(
+        [...this.setup.messages, { role: last?.role === "user" ? "assistant" : "user", content: "" }],
+        this.setup.messages.length,
+      );
     });
-    byId("add-system").addEventListener("click", () => this.#turns([{ role: "system", content: "" }, ...this.setup.messages], 0));
+    byId("add-system").addEventListener("click", () =>
+      this.#turns([{ role: "system", content: "" }, ...this.setup.messages], 0),
+    );
     byId("preset").addEventListener("change", (event) => this.#preset(event.target.value));
   }
 
@@ -34,11 +40,29 @@ export class Form {
   offered(offer) {
     this.offer = offer;
     const names = offer.policies.map(({ name }) => name);
-    byId("preset").replaceChildren(h("option", { value: "" }, "none"), ...names.map((name) => h("option", { value: name }, name)));
+    byId("preset").replaceChildren(
+      h("option", { value: "" }, "none"),
+      ...names.map((name) => h("option", { value: name }, name)),
+    );
     byId("preset-part").hidden = names.length === 0;
     const examples = examplesFor(offer.probes);
-    byId("examples").replaceChildren(byId("examples-label"), ...examples.map(({ title, setup, note }) =>
-      h("button", { type: "button", title: note, onclick: () => { this.put({ ...EMPTY, ...setup }); this.changed(); } }, title)));
+    byId("examples").replaceChildren(
+      byId("examples-label"),
+      ...examples.map(({ title, setup, note }) =>
+        h(
+          "button",
+          {
+            type: "button",
+            title: note,
+            onclick: () => {
+              this.put({ ...EMPTY, ...setup });
+              this.changed();
+            },
+          },
+          title,
+        ),
+      ),
+    );
     this.put(this.setup);
   }
 
@@ -61,7 +85,10 @@ export class Form {
 
   /** Add the answer to a chat, and a turn to go on with. */
   goOn(answer) {
-    this.#turns([...this.setup.messages, { role: "assistant", content: answer }, { role: "user", content: "" }], this.setup.messages.length + 1);
+    this.#turns(
+      [...this.setup.messages, { role: "assistant", content: answer }, { role: "user", content: "" }],
+      this.setup.messages.length + 1,
+    );
   }
 
   #set(change) {
@@ -105,20 +132,37 @@ export class Form {
       this.changed();
     };
     const find = (name) => probes.find(({ id }) => id === name) ?? probes.find((probe) => probe.name === name);
-    byId("probes").replaceChildren(...probes.map((probe) => {
-      const at = constraints.findIndex((constraint) => find(constraint.probe) === probe);
-      const toggle = () => {
-        update(at >= 0 ? constraints.filter((_, index) => index !== at) : [...constraints, fresh(probe)]);
-        [...byId("probes").children].find((chip) => chip.dataset.probe === probe.id)?.focus();
-      };
-      return h("button", { type: "button", "aria-pressed": String(at >= 0), "data-probe": probe.id, title: `${probe.id}: how likely ${probe.positive_is}`, onclick: toggle },
-        probes.some((other) => other !== probe && other.name === probe.name) ? probe.id : probe.name);
-    }));
-    byId("concepts").replaceChildren(...constraints.map((constraint, index) =>
-      card(constraint, {
-        probe: find(constraint.probe), index, metrics,
-        changed: (next) => this.#set({ constraints: this.setup.constraints.map((old, at) => (at === index ? next : old)) }),
-        removed: () => update(this.setup.constraints.filter((_, at) => at !== index)),
-      })));
+    byId("probes").replaceChildren(
+      ...probes.map((probe) => {
+        const at = constraints.findIndex((constraint) => find(constraint.probe) === probe);
+        const toggle = () => {
+          update(at >= 0 ? constraints.filter((_, index) => index !== at) : [...constraints, fresh(probe)]);
+          [...byId("probes").children].find((chip) => chip.dataset.probe === probe.id)?.focus();
+        };
+        return h(
+          "button",
+          {
+            type: "button",
+            "aria-pressed": String(at >= 0),
+            "data-probe": probe.id,
+            title: `${probe.id}: how likely ${probe.positive_is}`,
+            onclick: toggle,
+          },
+          probes.some((other) => other !== probe && other.name === probe.name) ? probe.id : probe.name,
+        );
+      }),
+    );
+    byId("concepts").replaceChildren(
+      ...constraints.map((constraint, index) =>
+        card(constraint, {
+          probe: find(constraint.probe),
+          index,
+          metrics,
+          changed: (next) =>
+            this.#set({ constraints: this.setup.constraints.map((old, at) => (at === index ? next : old)) }),
+          removed: () => update(this.setup.constraints.filter((_, at) => at !== index)),
+        }),
+      ),
+    );
   }
 }

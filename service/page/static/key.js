@@ -13,13 +13,17 @@ export function askKey(why = "") {
     if (why) byId("key-why").textContent = why;
     field.value = "";
     dialog.returnValue = "";
-    dialog.addEventListener("close", () => {
-      asking = null;
-      const given = dialog.returnValue === "use" && field.value.trim() !== "";
-      if (given) useKey(field.value);
-      field.value = "";
-      resolve(given);
-    }, { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        asking = null;
+        const given = dialog.returnValue === "use" && field.value.trim() !== "";
+        if (given) useKey(field.value);
+        field.value = "";
+        resolve(given);
+      },
+      { once: true },
+    );
     dialog.showModal();
   });
   return asking;

@@ -35,11 +35,7 @@ export class Pane {
     this.meta.textContent = "";
     this.foot.replaceChildren();
     this.root.removeAttribute("data-state");
-    this.text.replaceChildren(
-      h("span", { class: "asked" }, prompt),
-      this.list,
-      h("span", { class: "hint" }, hint),
-    );
+    this.text.replaceChildren(h("span", { class: "asked" }, prompt), this.list, h("span", { class: "hint" }, hint));
   }
 
   /** Bring the pane up to date with its arm. `view` is `{constraint, probe, after}`; no constraint, no colours. */
@@ -50,7 +46,11 @@ export class Pane {
     const from = all ? 0 : Math.max(0, this.spans.length);
     for (const token of arm.tokens.slice(this.spans.length)) {
       const { before, shown, kind, behind } = parts(token.text);
-      const span = h("span", { class: `token ${kind}`, role: "option", "aria-selected": "false", tabindex: "-1", "data-index": token.index }, shown);
+      const span = h(
+        "span",
+        { class: `token ${kind}`, role: "option", "aria-selected": "false", tabindex: "-1", "data-index": token.index },
+        shown,
+      );
       this.spans.push(span);
       this.list.append(before, span, behind);
     }
@@ -83,7 +83,9 @@ export class Pane {
       return;
     }
     span.dataset.level = level(shown);
-    const outside = after ? this.arm.violated(token, constraint.probe) || isOutside(shown, constraint, probe) : isOutside(shown, constraint, probe);
+    const outside = after
+      ? this.arm.violated(token, constraint.probe) || isOutside(shown, constraint, probe)
+      : isOutside(shown, constraint, probe);
     const edited = (this.arm.dose(token, constraint.probe) ?? Number(before !== then)) > 0;
     span.classList.toggle("outside", outside);
     span.classList.toggle("edited", edited);
@@ -95,14 +97,18 @@ export class Pane {
   #state(arm, chat) {
     this.root.dataset.state = arm.state;
     this.text.setAttribute("aria-busy", String(arm.state === "streaming" || arm.state === "waiting"));
-    this.meta.textContent = arm.state === "waiting" ? "waiting…" : arm.state === "streaming" ? `${many(arm.count, "token")}…` : ended(arm);
+    this.meta.textContent =
+      arm.state === "waiting" ? "waiting…" : arm.state === "streaming" ? `${many(arm.count, "token")}…` : ended(arm);
     const said = [];
-    if (arm.state === "broken") said.push(h("strong", {}, `Incomplete: ${arm.trouble?.message ?? "the stream broke off"}`));
+    if (arm.state === "broken")
+      said.push(h("strong", {}, `Incomplete: ${arm.trouble?.message ?? "the stream broke off"}`));
     if (arm.state === "stopped") said.push("Stopped: the text is as far as it came.");
     if (arm.steering?.policy) said.push(`The server held this text by its policy ${arm.steering.policy}.`);
     for (const warning of arm.steering?.warnings ?? []) said.push(h("span", { class: "warn" }, warning));
     if (arm.state === "done" && chat) {
-      said.push(h("button", { type: "button", class: "quiet", onclick: () => this.next(arm) }, "Continue from this answer"));
+      said.push(
+        h("button", { type: "button", class: "quiet", onclick: () => this.next(arm) }, "Continue from this answer"),
+      );
     }
     this.foot.replaceChildren(...said);
   }

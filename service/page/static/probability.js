@@ -47,5 +47,8 @@ export function digits(p) {
 /** A share of a whole, such as a dose: 0.0312 is "3.1 %". */
 export function percent(share) {
   const value = 100 * share;
-  return `${value >= 10 ? value.toFixed(0) : value >= 0.1 || value === 0 ? value.toFixed(1) : "<0.1"} %`.replace("0.0 %", "0 %");
+  return `${value >= 10 ? value.toFixed(0) : value >= 0.1 || value === 0 ? value.toFixed(1) : "<0.1"} %`.replace(
+    "0.0 %",
+    "0 %",
+  );
 }

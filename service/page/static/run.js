@@ -46,7 +46,11 @@ export class Run {
    */
   layers(arm, probe) {
     const name = `${arm.name} ${probe}`;
-    if (!this.scores.has(name)) this.scores.set(name, readLayers(this, arm, probe).catch(() => null));
+    if (!this.scores.has(name))
+      this.scores.set(
+        name,
+        readLayers(this, arm, probe).catch(() => null),
+      );
     return this.scores.get(name);
   }
 

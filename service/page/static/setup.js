@@ -3,8 +3,22 @@
 
 /** Fields of a constraint that the page passes on; those without a control of their own come from policies. */
 const FIELDS = [
-  "probe", "controller", "shadow", "lower", "upper", "space", "layers", "prompt", "generation", "strength", "max_dose",
-  "metric", "coefficient", "gains", "source", "piecewise",
+  "probe",
+  "controller",
+  "shadow",
+  "lower",
+  "upper",
+  "space",
+  "layers",
+  "prompt",
+  "generation",
+  "strength",
+  "max_dose",
+  "metric",
+  "coefficient",
+  "gains",
+  "source",
+  "piecewise",
 ];
 const NUMBERS = ["lower", "upper", "strength", "max_dose", "coefficient"];
 const LISTS = ["layers", "generation", "gains"];
@@ -38,8 +52,11 @@ export function checked(raw) {
       : structuredClone(EMPTY.messages),
     constraints: list(given.constraints, MOST.constraints)
       .filter((held) => typeof held?.probe === "string")
-      .map((held) => Object.fromEntries(FIELDS.filter((name) => isOf(name, held[name])).map((name) => [name, held[name]]))),
-    on_infeasible: given.on_infeasible === "least_squares" || given.on_infeasible === "error" ? given.on_infeasible : null,
+      .map((held) =>
+        Object.fromEntries(FIELDS.filter((name) => isOf(name, held[name])).map((name) => [name, held[name]])),
+      ),
+    on_infeasible:
+      given.on_infeasible === "least_squares" || given.on_infeasible === "error" ? given.on_infeasible : null,
     temperature: number("temperature"),
     top_p: number("top_p"),
     max_tokens: number("max_tokens"),

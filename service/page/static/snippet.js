@@ -31,7 +31,9 @@ export function openai(bodies, setup, { base, model }) {
   const { mode: __, ...steering } = steeringField(setup, "");
   const request = [
     `stream = client.${chat ? "chat.completions" : "completions"}.create(`,
-    ...[...fields, ...(steered ? [`extra_body={"steering": {"mode": mode, **steering}},`] : [])].map((line) => `    ${line}`),
+    ...[...fields, ...(steered ? [`extra_body={"steering": {"mode": mode, **steering}},`] : [])].map(
+      (line) => `    ${line}`,
+    ),
     ")",
     "for chunk in stream:",
     `    print(chunk.choices[0].${chat ? 'delta.content or ""' : "text"}, end="", flush=True)`,
@@ -63,7 +65,9 @@ export function python(value, depth) {
   if (typeof value !== "object") return JSON.stringify(value);
   const short = Array.isArray(value)
     ? `[${value.map((item) => python(item, depth)).join(", ")}]`
-    : `{${Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}: ${python(item, depth)}`).join(", ")}}`;
+    : `{${Object.entries(value)
+        .map(([key, item]) => `${JSON.stringify(key)}: ${python(item, depth)}`)
+        .join(", ")}}`;
   if (short.length + 4 * depth <= 88) return short;
   const inner = "    ".repeat(depth + 1);
   const lines = Array.isArray(value)

@@ -25,7 +25,14 @@ export class Tip {
     const layers = h("div", { class: "layers" });
     this.root.replaceChildren(
       h("p", { class: "what" }, h("code", {}, visible(token.text)), h("span", {}, ids(token))),
-      ...run.setup.constraints.map((constraint) => reading(arm, token, constraint, probes.find(({ id }) => id === constraint.probe))),
+      ...run.setup.constraints.map((constraint) =>
+        reading(
+          arm,
+          token,
+          constraint,
+          probes.find(({ id }) => id === constraint.probe),
+        ),
+      ),
       layers,
     );
     this.root.hidden = false;
@@ -71,13 +78,16 @@ export class Tip {
 function reading(arm, token, constraint, probe) {
   const [before, after] = [false, true].map((late) => arm.reading(token, constraint.probe, { after: late }));
   const dose = arm.dose(token, constraint.probe);
-  const values = before === null ? "not read" : before === after ? digits(before) : `${digits(before)} → ${digits(after)}`;
+  const values =
+    before === null ? "not read" : before === after ? digits(before) : `${digits(before)} → ${digits(after)}`;
   return h(
     "p",
     { class: "read" },
     h("span", { class: "name" }, rule(constraint, probe)),
     h("span", { class: "values" }, values),
-    dose === null || before === null ? null : h("span", { class: "dose" }, dose > 0 ? `dose ${percent(dose)}` : "not edited"),
+    dose === null || before === null
+      ? null
+      : h("span", { class: "dose" }, dose > 0 ? `dose ${percent(dose)}` : "not edited"),
     arm.violated(token, constraint.probe) ? h("strong", {}, "outside the bound") : null,
   );
 }
@@ -85,4 +95,5 @@ function reading(arm, token, constraint, probe) {
 const ids = ({ ids: found }) => (found.length ? `${found.length === 1 ? "token" : "tokens"} ${found.join(", ")}` : "");
 
 /** A token's text with its spaces and line ends to be seen. */
-export const visible = (text) => (text === "" ? "end of text" : text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥"));
+export const visible = (text) =>
+  text === "" ? "end of text" : text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥");

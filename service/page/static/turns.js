@@ -10,7 +10,9 @@ export function drawTurns(place, messages, changed) {
     ...messages.map((turn, index) => {
       const id = `turn-${index}`;
       const text = h("textarea", {
-        id, rows: turn.role === "system" ? 2 : 3, "data-param": `messages.${index}`,
+        id,
+        rows: turn.role === "system" ? 2 : 3,
+        "data-param": `messages.${index}`,
         oninput: (event) => {
           turn.content = event.target.value;
           changed(messages, null);
@@ -28,10 +30,20 @@ export function drawTurns(place, messages, changed) {
         },
         ...Object.entries(WHO).map(([role, name]) => h("option", { value: role, selected: role === turn.role }, name)),
       );
-      const remove = h("button", {
-        type: "button", class: "quiet icon", "aria-label": `Remove turn ${index + 1}`,
-        onclick: () => changed(messages.filter((_, at) => at !== index), Math.max(0, index - 1)),
-      }, "×");
+      const remove = h(
+        "button",
+        {
+          type: "button",
+          class: "quiet icon",
+          "aria-label": `Remove turn ${index + 1}`,
+          onclick: () =>
+            changed(
+              messages.filter((_, at) => at !== index),
+              Math.max(0, index - 1),
+            ),
+        },
+        "×",
+      );
       return h(
         "div",
         { class: "turn", "data-role": turn.role },

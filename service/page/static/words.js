@@ -10,13 +10,17 @@ export function findings(constraint, probe, { steered, unsteered }) {
   const told = rule(constraint, probe);
   const sentences = [
     `${report.edited} of ${many(report.tokens, "token")} read were edited` +
-      (report.edited ? `; an edit moved the state by ${percent(report.mean_dose)} of its length on average, ${percent(report.max_dose)} at most.` : "."),
+      (report.edited
+        ? `; an edit moved the state by ${percent(report.mean_dose)} of its length on average, ${percent(report.max_dose)} at most.`
+        : "."),
   ];
   const low = bounds(constraint, probe).upper === null;
   const extreme = low ? "lowest" : "highest";
   const [pre, post] = low ? [report.min_pre, report.min_post] : [report.max_pre, report.max_post];
   if (pre !== null) {
-    sentences.push(`The ${extreme} P(${reads(probe)}) at any layer was ${digits(pre)} before the edits and ${digits(post)} after.`);
+    sentences.push(
+      `The ${extreme} P(${reads(probe)}) at any layer was ${digits(pre)} before the edits and ${digits(post)} after.`,
+    );
   }
   const twin = unsteered?.steering?.probes?.[constraint.probe];
   if (twin) {
@@ -34,7 +38,8 @@ function verdict(report, told) {
     return { held: false, verdict: `${told} was violated at ${many(report.violations, "token")}, ${promise}.` };
   }
   if (!report.promised) return { held: null, verdict: `${told} was not promised here; no violation was seen.` };
-  if (report.capped || report.infeasible) return { held: null, verdict: `${told} gave way at some tokens, as allowed.` };
+  if (report.capped || report.infeasible)
+    return { held: null, verdict: `${told} gave way at some tokens, as allowed.` };
   return { held: true, verdict: `${told} held on every stored value.` };
 }
 

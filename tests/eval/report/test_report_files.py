@@ -68,6 +68,7 @@ def test_sections_come_in_order_verdict_first_and_provenance_last(planted: Plant
         "Verdict",
         "The arms",
         "Score against fluency",
+        "At equal fluency",
         "Is it still text?",
         "What the probe reads, layer by layer",
         "How far the states were moved",

@@ -46,12 +46,37 @@ def test_a_placebo_is_hollow_and_joined_to_its_arm(planted_report: Report) -> No
     assert len(joins) == 1
 
 
+def crowded(run: RunReport, *, arms: int) -> RunReport:
+    """`run` with so many arms like `slab`, close to one another."""
+    slab, held = run.arm("slab"), next(arm for arm in run.identity["arms"] if arm["name"] == "slab")
+    more, known = [], []
+    for at in range(arms):
+        summary, scores = slab.summary, slab.summary.scores["judge"]
+        x = summary.perplexity.value * (1.1 + 0.02 * (at % 5))
+        y = scores.mean.value + 0.004 * (at // 5)
+        moved = replace(scores, mean=Estimate(y, y - 0.02, y + 0.02))
+        summary = replace(summary, perplexity=Estimate(x, x, x), scores={"judge": moved})
+        more.append(replace(slab, number=5 + at, name=f"slab {at}", placebo=None, summary=summary))
+        known.append({**held, "name": f"slab {at}"})
+    return replace(run, arms=(*run.arms, *more), identity={**run.identity, "arms": [*run.identity["arms"], *known]})
+
+
+def test_numbers_of_many_arms_are_read_apart_and_placebos_leave_them_room(planted_report: Report) -> None:
+    run = crowded(planted_report(), arms=14)
+    figure = frontier(run, run.judges[0])
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert {text.get_text() for text in axes.texts} == {str(number) for number in range(1, 19) if number != 4}
+    assert not any(one.overlaps(other) for at, one in enumerate(boxes) for other in boxes[:at])
+
+
 def test_the_layer_map_is_as_full_as_the_probability(planted_report: Report) -> None:
     run = planted_report()
     before, after = layer_map(run, run.layers[0].probe).axes
     assert sorted({patch.get_alpha() for patch in before.patches}) == [0.4]
     assert sorted({patch.get_alpha() for patch in after.patches}) == [0.1, 0.4]
-    assert [tick.get_text() for tick in after.get_yticklabels()] == ["1 none", "3 slab", "4 random as slab"]
+    assert [tick.get_text() for tick in after.get_yticklabels()] == ["1 none", "3 slab", "4 placebo of 3"]
 
 
 def test_the_histogram_counts_every_continuation_that_was_moved(planted_report: Report) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,17 @@ def test_broken_text_costs_the_claim_and_is_a_finding(planted_report: Report) ->
     said, refused = page(planted_report(loops=True))
     assert any("Degenerate text: slab (repetition" in line for line in said["against"])
     assert "the text is degenerate" in refused[0]
+
+
+def test_of_many_broken_arms_the_first_page_names_the_steered_and_counts_the_placebos(planted_report: Report) -> None:
+    run = planted_report(loops=True)
+    slab, sham = run.arm("slab"), replace(run.arm("random as slab"), degenerate=("length 6.0 -> 1.0",))
+    more = [replace(slab, name=f"slab {at}", placebo=None) for at in range(4)]
+    identities = [*run.identity["arms"], *({**run.identity["arms"][2], "name": arm.name} for arm in more)]
+    many = replace(run, arms=(*run.arms[:3], sham, *more), identity={**run.identity, "arms": identities})
+    (said,) = [line for line in page(many)[0]["against"] if line.startswith("Degenerate text")]
+    assert "slab, slab 0, slab 1, slab 2, slab 3 and 1 placebo; why is in 'Is it still text?'" in said
+    assert "repetition" not in said
 
 
 def test_a_violated_bound_stands_on_the_first_page(planted_report: Report) -> None:

@@ -60,6 +60,18 @@ def test_the_placebo_is_left_out_only_on_request_and_that_is_recorded(make_ready
     assert "no arm instructs the model in its prompt" in found.left_out[1]
 
 
+def test_of_every_grid_only_the_first_arm_gets_a_placebo_when_that_is_asked_for(make_ready: Ready) -> None:
+    arms = [{"controller": "slab", "upper": [0.1, 0.2, 0.3]}, {"controller": "additive", "coefficient": [0.5, 1.0]}]
+    found = make_ready(arms=arms, placebos="first")
+    assert [arm.placebo_of for arm in found.arms if arm.placebo_of] == ["slab p<=0.1", "additive mean c=0.5"]
+    said = "the placebo of 'slab p<=0.2', 'slab p<=0.3' and 'additive mean c=1' was left out on request"
+    assert any(said in note for note in found.left_out)
+    assert not any(arm.placebo_of for arm in make_ready(arms=arms, placebos="none").arms)
+    assert sum(arm.placebo_of is not None for arm in make_ready(arms=arms).arms) == 5
+    with pytest.raises(SpecError, match="placebos"):
+        make_ready(arms=arms, placebos="some")
+
+
 def test_what_a_spec_leaves_open_is_the_probes_default(make_ready: Ready) -> None:
     (held,) = make_ready(arms=["slab"]).arms[1].constraints
     assert (held.probe, held.lower, held.upper, held.space) == ("toxicity@1", None, 0.1, "probability")

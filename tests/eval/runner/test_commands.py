@@ -122,7 +122,14 @@ def test_ctrl_c_says_that_what_is_finished_is_kept_and_so_it_is(
 def test_the_ready_specs_are_listed_and_can_be_copied(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["specs"]) == 0
     listed = capsys.readouterr().out
-    assert set(ready_specs()) == {"quick", "paper-toxicity", "paper-sentiment", "paper-language", "rtp"}
+    assert set(ready_specs()) == {
+        "quick",
+        "paper-toxicity",
+        "paper-sentiment",
+        "paper-language",
+        "rtp",
+        "toxic-prompts",
+    }
     assert all(name in listed for name in ready_specs())
     assert main(["specs", "--show", "quick"]) == 0
     assert capsys.readouterr().out == ready_specs()["quick"].read_text(encoding="utf-8")

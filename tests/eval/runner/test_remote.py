@@ -93,14 +93,17 @@ def test_a_server_writes_the_rows_the_library_writes(
     assert (tmp_path / "there/report.json").is_file()
 
 
-def test_without_a_model_nothing_measures_log_probabilities_and_no_arm_can_instruct(
+def test_without_a_model_the_server_says_how_likely_a_text_is_and_no_arm_can_instruct(
     read: Read, do_run: Run, rows_of: Rows, lm: LanguageModel, tmp_path: Path
 ) -> None:
     with serving(lm, tmp_path / "probes") as server:
         prepared = ready(read(server=server.url, probes=None, model=None), lm)
         do_run(prepared, tmp_path / "out")
         prepared.writer.close()
-        assert {row["logprob_sum"] for row in rows_of(tmp_path / "out")} == {None}
+        do_run(ready(read(), lm), tmp_path / "here")
+        for mine, theirs in zip(rows_of(tmp_path / "here"), rows_of(tmp_path / "out"), strict=True):
+            assert mine["logprob_tokens"] == theirs["logprob_tokens"]
+            assert mine["logprob_sum"] == pytest.approx(theirs["logprob_sum"], rel=1e-4, abs=1e-4)
         with pytest.raises(SpecError, match=r"arm 'prompt .*' goes through the chat template"):
             ready(read(server=server.url, probes=None, model=None, arms=[ARMS[1]]), lm)
         with pytest.raises(SpecError, match="probes names a folder, but the server brings its own"):

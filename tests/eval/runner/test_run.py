@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+import threading
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,13 @@ from eval.runner import local
 from eval.runner.errors import SpecError
 from eval.runner.folder import RunFolder
 from eval.runner.listener import Silent
-from eval.runner.local import LocalWriter
 from eval.runner.prepare import Prepared
 from eval.runner.rows import sample_seed
 from eval.runner.run import finish, measure_samples, run, sizes_of
 from eval.runner.schema import LOGPROBS, SAMPLES
 from eval.runner.scorers import load_scorers
-from steering import (
-    Bounds,
-    Completion,
-    Constraint,
-    Engine,
-    LanguageModel,
-    Plan,
-    ProbeStore,
-    Request,
-    Sampling,
-    generate,
-)
+from eval.runner.spec import Decoding
+from steering import Bounds, Constraint, LanguageModel, Plan, Request, Sampling, generate
 from steering.controllers.prompt import instructed
 from steering.generation import encode
 from steering.scorers import Spanish
@@ -41,6 +31,10 @@ from steering.scorers import Spanish
 Ready = Callable[..., Prepared]
 Run = Callable[[Prepared, Path], dict[str, Any]]
 Rows = Callable[[Path], list[dict[str, Any]]]
+
+
+def engine_lives() -> bool:
+    return any(thread.name == "tiller-engine" for thread in threading.enumerate())
 
 
 def test_every_row_is_what_the_engine_writes_for_it_alone(
@@ -134,20 +128,43 @@ def test_chunks_and_batches_change_no_row(make_ready: Ready, do_run: Run, rows_o
             assert a[name] == b[name]
 
 
-def test_an_engine_that_answers_by_futures_goes_in_the_same_place(
-    make_ready: Ready, do_run: Run, rows_of: Rows, lm: LanguageModel, tmp_path: Path
-) -> None:
-    do_run(make_ready(), tmp_path / "plain")
+def test_the_engine_has_the_model_only_while_rows_are_written(make_ready: Ready, tmp_path: Path) -> None:
+    at_work: dict[str, bool] = {}
+
+    class Watching(Silent):
+        def begin(self, stage: str, *, total: int, done: int) -> None:
+            at_work[stage] = engine_lives()
+
+        def advance(self, rows: int) -> None:
+            at_work.setdefault("first rows", engine_lives())
+
+    run(make_ready(), RunFolder(tmp_path / "out"), listener=Watching())
+    assert at_work == {"writing": False, "first rows": True, "logprob": False, "spanish": False, "layers": False}
+
+
+def test_a_chunk_written_again_is_the_same_to_the_last_bit_whatever_was_written_before_it(make_ready: Ready) -> None:
+    decoding, arms = Decoding(max_tokens=20, top_p=0.9), [{"controller": "slab", "upper": 0.2}]
+    prepared = make_ready(arms=arms, decoding=decoding.model_dump(), samples=6, chunk=30, batch=4)
+    writer = prepared.writer
+    wanted = [chunk for chunk in prepared.chunks if chunk.rows[0].arm.steered]
+    with writer.writing():
+        before = [list(writer.write(chunk.rows, decoding)) for chunk in prepared.chunks][-len(wanted) :]
+    with writer.writing():
+        again = [list(writer.write(chunk.rows, decoding)) for chunk in reversed(wanted)]
+    assert before == again[::-1]  # the means and doses of the reports included
+
+
+def test_writing_that_is_interrupted_leaves_no_engine_behind(make_ready: Ready) -> None:
     prepared = make_ready()
-    with Engine(lm) as engine:
 
-        def through(requests: Sequence[Request]) -> list[Completion]:
-            return [answer.result() for answer in [engine.submit(request) for request in requests]]
+    def interrupted() -> None:
+        with prepared.writer.writing():
+            next(iter(prepared.writer.write(prepared.chunks[0].rows, prepared.read.spec.decoding)))
+            raise KeyboardInterrupt
 
-        writer = LocalWriter(lm, ProbeStore.open(tmp_path / "probes", lm), batch=16, run=through)
-        do_run(replace(prepared, writer=writer), tmp_path / "engine")
-    for name in ("arm", "prompt_id", "sample", "token_ids", "continuation"):
-        assert [row[name] for row in rows_of(tmp_path / "engine")] == [row[name] for row in rows_of(tmp_path / "plain")]
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not engine_lives()
 
 
 def test_a_scorer_that_cannot_load_stops_the_run_before_anything_is_written(make_ready: Ready, tmp_path: Path) -> None:

@@ -219,14 +219,12 @@ def test_a_violation_and_a_warning_are_not_hidden(double: Double, visit: Visit) 
     assert "marked causal: false" in steered(visit)
 
 
-@pytest.mark.parametrize(
-    "fragment", ["#run=bm90IGpzb24", "#run=***", "#run=eyJjb25zdHJhaW50cyI6NSwicHJvbXB0IjpbXX0", packed(NONSENSE)]
-)
-def test_a_link_that_holds_nonsense_does_no_harm(visit: Visit, fragment: str) -> None:
-    visit.open(fragment)
-    assert visit.page.locator("#prompt").input_value() == ""
-    assert visit.page.get_by_label("Tokens", exact=True).input_value() == "48"
-    assert visit.said == [] or all("404" in said for said in visit.said)
+def test_a_link_that_holds_nonsense_does_no_harm(visit: Visit) -> None:
+    for fragment in ("#run=bm90IGpzb24", "#run=***", packed({"constraints": 5, "prompt": []}), packed(NONSENSE)):
+        visit.open(fragment)
+        assert visit.page.locator("#prompt").input_value() == ""
+        assert visit.page.get_by_label("Tokens", exact=True).input_value() == "48"
+    assert all("404" in said for said in visit.said)  # the double has no policies
 
 
 def test_what_a_model_writes_is_text_and_never_markup(double: Double, visit: Visit) -> None:

@@ -57,6 +57,31 @@ def test_a_full_queue_is_refused_with_the_time_to_wait_and_the_rest_is_answered(
     assert len({tuple(answer.result(0).token_ids) for answer in answers}) == 1
 
 
+def test_requests_queued_together_get_the_same_to_the_last_bit_every_time(lm, probe):
+    plan = Plan((Constraint(probe, Bounds(upper=0.2)),))
+    requests = [
+        Request("row " * (1 + at % 5), Sampling(max_tokens=5 + at % 4, seed=at), plan if at % 2 else None, logprobs=1)
+        for at in range(11)
+    ]
+    found = []
+    for _ in range(2):
+        with Engine(lm, slots=3) as engine:
+            found.append([answer.result(30) for answer in engine.submit_all(requests)])
+            found.append([answer.result(30) for answer in engine.submit_all(requests)])
+    assert all(answers == found[0] for answers in found[1:])
+
+
+def test_of_requests_queued_together_none_is_queued_when_one_cannot_be(lm, by_hand):
+    engine = by_hand(lm, slots=1, max_queue=2)
+    fine = Request("one", Sampling(max_tokens=4))
+    with pytest.raises(InvalidRequest):
+        engine.submit_all([fine, Request("", Sampling(max_tokens=4))])
+    with pytest.raises(EngineUnavailable, match="waiting already"):
+        engine.submit_all([fine] * 3)
+    assert engine.waiting == 0
+    assert len(engine.submit_all([fine] * 2)) == engine.waiting == 2
+
+
 def test_live_traffic_goes_before_evaluation(lm, by_hand):
     engine, order = by_hand(lm, slots=1), []
     for name, priority in (("a", "background"), ("b", "background"), ("c", "live"), ("d", "live")):
