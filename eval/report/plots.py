@@ -78,7 +78,7 @@ def _number(
         (x - 3 * unit, y - 3 * unit, x + 3 * unit, y + 3 * unit) for x, y in axes.transData.transform(marks or [(0, 0)])
     ]
     for (x, y), text in numbers.items():
-        at = axes.transData.transform((x, y))
+        at = axes.transData.transform((x, y)).tolist()
         boxes = [_box(at, place, text, unit) for place in _PLACES]
         best = min(range(len(_PLACES)), key=lambda one: sum(_overlap(boxes[one], other) for other in taken))
         dx, dy, side = _PLACES[best]
