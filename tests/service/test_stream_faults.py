@@ -189,7 +189,10 @@ def test_a_client_that_leaves_takes_its_rows_along_and_no_others(client: httpx.C
 def test_a_client_that_does_not_read_keeps_nobody_from_writing(client: httpx.Client) -> None:
     """It sends its request and never looks at the answer; the engine is done with it all the same."""
     body = httpx.Request("POST", "http://t/generate", json={"prompt": "a", "n": 4, "stream": True} | ENDLESS).read()
-    head = f"POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = (
+        "POST /generate HTTP/1.1\r\nhost: localhost\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
     with socket.create_connection((client.base_url.host, client.base_url.port)) as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
         deaf.sendall(head.encode() + body)
