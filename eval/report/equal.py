@@ -19,7 +19,7 @@ from eval.record import Record
 from eval.report.model import ArmReport, Judge, RunReport
 from eval.report.words import ABSENT, counted, difference, listed, number
 from eval.runner.errors import SpecError
-from steering.page.document import Aside, Block, Page, Paragraph, Section, Strong, Table, Words
+from steering.page.document import Aside, Block, Bullets, Page, Paragraph, Section, Strong, Table, Words
 from steering.probe import ranges
 
 _PUSH = ("lower", "upper", "space", "strength", "max_dose", "coefficient", "gains")
@@ -40,6 +40,8 @@ class Equal:
     """Method -> its placebo's path"""
     beyond: Mapping[str, Contest]
     """Method -> against its placebo"""
+    numbers: Mapping[str, int]
+    """Arm -> its number in the report"""
 
 
 def at_equal_fluency(run: RunReport, judge: Judge, *, budget: float = BUDGET, against: str | None = None) -> Equal:
@@ -69,6 +71,7 @@ def at_equal_fluency(run: RunReport, judge: Judge, *, budget: float = BUDGET, ag
         {contest.method: contest for contest in contests if contest.against == rival},
         {name: known[_SHAM.format(name)] for name in shams},
         {contest.method: contest for contest in contests if contest.against != rival},
+        {arm.name: arm.number for arm in run.arms},
     )
 
 
@@ -109,7 +112,8 @@ def equal_page(run: RunReport, *, budget: float = BUDGET, against: str | None = 
             "and the perplexities of a run with its model here"
         )
     lede: Words = (f"{run.name}, {counted(run.unsteered.summary.prompts, 'prompt')}.",)
-    return Page(f"{run.name} at equal fluency", lede, (section,))
+    arms = Bullets(tuple((f"{arm.number} {arm.name}",) for arm in run.arms if arm.kind in ("unsteered", "steered")))
+    return Page(f"{run.name} at equal fluency", lede, (section, Section("arms", "The arms", (arms,))))
 
 
 def equal_section(run: RunReport, *, budget: float = BUDGET, against: str | None = None) -> Section | None:
@@ -169,20 +173,18 @@ def _row(found: Equal, one: Relief) -> tuple[Words, ...]:
         (ABSENT,) if sham is None else difference(found.beyond[one.method].difference),
         (ABSENT,) if contest is None else difference(contest.difference),
         times,
-        (_place(one),),
+        (_place(found, one),),
     )
 
 
-def _place(one: Relief) -> str:
-    """Where the path ended, in the names of its arms."""
+def _place(found: Equal, one: Relief) -> str:
+    """Where the path ended, in the numbers of its arms."""
     below = int(one.stop.place)
-    names = ("unsteered", *one.settings)
+    numbers = ("1", *(str(found.numbers[name]) for name in one.settings))
     if not one.stop.spent:
-        return f"its end, {names[-1]}, perplexity {one.stop.perplexity:.1f}"
+        return f"its end, {numbers[-1]}, perplexity {one.stop.perplexity:.1f}"
     part = one.stop.place - below
-    if part == 0:
-        return names[below]
-    return f"{100 * part:.0f}% of the way to {names[below + 1]}{f' from {names[below]}' if below else ''}"
+    return numbers[below] if part == 0 else f"{100 * part:.0f}% from {numbers[below]} to {numbers[below + 1]}"
 
 
 def _held(run: RunReport, arm: ArmReport) -> list[Mapping[str, Any]]:
