@@ -30,11 +30,11 @@ from service.tracing import Traces
 from service.visits import Drain, Visits
 from steering.version import __version__
 
-_ABOUT = """Text from a language model whose hidden states stay inside the regions you allow.
-
-A `steering` field names probes and bounds; every choice reports what was done and whether each bound held on the
-stored value. The algebra guarantees the probe, not the text.
-"""
+_ABOUT = (
+    "Text from a language model whose hidden states stay inside the regions you allow.\n\n"
+    "A `steering` field names probes and bounds; every choice reports what was done and whether each bound held on the "
+    "stored value. The algebra guarantees the probe, not the text.\n"
+)
 
 
 def create_app(
@@ -96,6 +96,7 @@ def create_app(
         responses=errors.REFUSALS,
         docs_url=None,  # our own page: FastAPI's takes its script from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # a redirect has no body, and many clients do not follow it
     )
     app.state.metrics, app.state.drain = metrics, drain
     upload = Large(settings.max_upload_bytes, flag="--max-upload-bytes")
