@@ -2,6 +2,8 @@
 FROM python:3.12-slim
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Extras to install, as "eval" for evaluations over HTTP, or "eval,otel"; none by default, for a small image.
+ARG EXTRAS=""
 
 RUN useradd --create-home --uid 1000 tiller \
     && install --directory --owner tiller /home/tiller/models /home/tiller/probes
@@ -13,7 +15,7 @@ COPY service service
 COPY steering steering
 COPY probes probes
 COPY eval eval
-RUN pip install --no-cache-dir .
+RUN pip install --no-cache-dir ".${EXTRAS:+[$EXTRAS]}"
 
 USER tiller
 ENV TILLER_HOME=/home/tiller/models \

@@ -48,9 +48,9 @@ from steering import (
     load_model,
     load_probe,
     project,
-    slab,
     steer,
 )
+from steering.slab import slab
 
 PROBE = Path(__file__).parents[1] / "probes/pretrained/smollm2-135m-instruct/toxicity/1"
 PROMPT = "The weather in spring is often said to be a good time to walk along the river with"

@@ -59,7 +59,7 @@ def run_arms(scratch: Path, *, pairs: int) -> dict[str, dict[str, Outcome]]:
     import torch
     from harness_arms import by_hand, in_process, over_http, run, write_tasks
 
-    from service.demo_server import running_server
+    from service.demo.server import running_server
     from service.settings import Settings
     from steering import ProbeStore, wrap
     from steering.embedded import get_model

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 from fastapi import Request as HttpRequest
 
-from service import visits
 from service.errors import CLIENT_GONE, INVALID, ApiError, describe, not_applied
+from service.operations import visits
 from service.orders import Order, Prompt
 from service.protection.ledger import Account, account_of
 from service.resident import Loaded, Resident
-from service.schemas import MAX_SEED, Usage
+from service.schemas.generation import MAX_SEED, Usage
 from steering.engine import Listener
 from steering.errors import InvalidRequest
 from steering.plan import Plan

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jinja2 import TemplateError
 
 from service.errors import INVALID, UNSUPPORTED, ApiError
-from service.openai_schemas import Message
+from service.schemas.openai import Message
 from service.validation import printable
 from steering.models import LanguageModel
 

@@ -69,12 +69,13 @@ def serve(
       tiller serve --config tiller.toml --print-config
     """
     from service.configuration import configure
-    from service.serve import serve as run
 
     configuration = configure(flags)
     if print_config:
         typer.echo(configuration.as_toml(), nl=False)
         return
+    from service.serve import serve as run
+
     raise typer.Exit(run(configuration.settings, say=_say))
 
 
@@ -103,7 +104,7 @@ def demo(
 
     Ends with 0 when every steered answer was steered and no stored value was outside its bound; says why otherwise.
     """
-    from service.demo import run_demo
+    from service.demo.run import run_demo
 
     raise typer.Exit(run_demo(model=model, probes=probes))
 

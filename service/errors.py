@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from service import visits
+from service.operations import visits
 from service.validation import describe_validation, printable, shown
 from steering.errors import (
     DeadlineExceeded,
@@ -67,6 +67,7 @@ OPT_OUT = Kind(403, "permission_error", "opt_out_not_allowed")
 RELOAD_REFUSED = Kind(409, "conflict_error", "reload_refused")
 STORAGE = Kind(507, "unavailable_error", "storage_failed")
 MODEL_NOT_FOUND = Kind(404, "not_found_error", "model_not_found")
+FORBIDDEN = Kind(403, "permission_error", "forbidden")
 UNAUTHENTICATED = Kind(401, "authentication_error", "invalid_api_key")
 FOREIGN_ORIGIN = Kind(403, "permission_error", "origin_not_allowed")
 UNKNOWN_HOST = Kind(403, "permission_error", "host_not_allowed")
@@ -204,7 +205,7 @@ def _document(error: ApiError) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a reply of the one shape; what has no handler here is left to `service.visits`."""
+    """Make every error of `app` a reply of the one shape; what has no handler here is left to `Visits`."""
 
     async def on_api(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.answering import Choice
-from service.schemas import NewToken, TokenChance
+from service.schemas.generation import NewToken, TokenChance
 from service.token_text import TokenText
 from steering.requests import TokenLogprob
 

@@ -44,5 +44,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             interrupted INTEGER NOT NULL DEFAULT 0 -- servers that ended while it ran
         ) STRICT""",
     ),
+    ("ALTER TABLE keys ADD COLUMN scope TEXT NOT NULL DEFAULT 'generate' CHECK (scope IN ('generate', 'admin'))",),
 )
 """Statements by version: after all of them the file is of version `len(MIGRATIONS)`."""

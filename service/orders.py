@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.errors import INVALID, ApiError
-from service.policies import chosen
+from service.holdings.policies import chosen
 from service.resident import Loaded
-from service.schemas import GenerationFields
+from service.schemas.generation import GenerationFields
+from service.schemas.steering import SteeringField
 from service.settings import Settings
-from service.steering_field import SteeringField
 from steering.engine import Priority
 from steering.sampling import Sampling
 from steering.store import ProbeStore

@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from typing import TypeVar
 
 from service.errors import FAILED, LOADING, ApiError
-from service.policies import Policy
+from service.holdings.policies import Policy
 from service.settings import Settings
 from service.token_text import TokenText
 from steering.embedded import EMBEDDED, get_model
@@ -37,7 +37,7 @@ log = logging.getLogger("tiller")
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """What a server that is ready has, at one moment: it never changes, it is replaced (`service.keeper`)."""
+    """What a server that is ready has, at one moment: it never changes, it is replaced (`service.holdings.keeper`)."""
 
     engine: Engine
     probes: ProbeStore
@@ -136,7 +136,7 @@ class Resident:
         return self._loaded
 
     def replace(self, loaded: Loaded) -> None:
-        """Hand out another set from now on. For `service.keeper`, which makes one change at a time."""
+        """Hand out another set from now on. For `service.holdings.keeper`, which makes one change at a time."""
         self._loaded = loaded
 
     async def aside(self, work: Callable[[], Result], *, rows: int = 0) -> Result:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from service.chat import chat_prompt
 from service.errors import describe
-from service.policies import chosen
-from service.probe_schemas import ScoredToken, ScoreRequest, ScoreResponse, Table
+from service.holdings.policies import chosen
 from service.resident import Loaded
-from service.schemas import SteeringSummary
+from service.schemas.generation import SteeringSummary
+from service.schemas.probes import ScoredToken, ScoreRequest, ScoreResponse, Table
 from service.settings import Settings
 from steering.errors import InvalidRequest, PromptTooLong
 from steering.probe import Probe

@@ -27,17 +27,17 @@ from service.app import create_app
 from service.configuration import misspelt_variables
 from service.database import Database
 from service.errors import LOADING, ApiError
+from service.holdings.keeper import Keeper
 from service.jobs import JobQueue
-from service.keeper import Keeper
-from service.logs import logging_to
+from service.operations.logs import logging_to
+from service.operations.tracing import traces
+from service.operations.visits import Drain
 from service.protection.connections import protocol
 from service.protection.keyring import environment_key
 from service.protection.keys import KeyStore
 from service.protection.shell import MAX_HEADER_BYTES
 from service.resident import Resident, load
 from service.settings import Settings
-from service.tracing import traces
-from service.visits import Drain
 from steering.errors import InvalidRequest, TillerError
 from steering.version import __version__
 

@@ -15,10 +15,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from steering.choices import Compatibility, DType
 from steering.embedded import tiller_home
 from steering.errors import InvalidRequest
-from steering.identity import Compatibility
-from steering.models import DType
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

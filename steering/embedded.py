@@ -24,7 +24,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from steering.errors import ModelError
-from steering.identity import PROVENANCE
+
+PROVENANCE = "tiller_model.json"
+"""In a folder that Tiller wrote itself: {"id": ..., "revision": ...}."""
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from steering.architectures import text_config
+from steering.choices import Compatibility
+from steering.embedded import PROVENANCE
 from steering.errors import ProbeMismatch
 from steering.manifest import BaseModelInfo, TokenizerInfo
 from steering.probe import Probe
-
-Compatibility = Literal["exact", "architecture", "width"]
-
-PROVENANCE = "tiller_model.json"
-"""In a folder that Tiller wrote itself: {"id": ..., "revision": ...}."""
 
 # The fields that fix shapes and wiring. Others come and go between Transformers releases and would break the hash.
 _WIRING = (

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
 from steering.architectures import residual_blocks, text_config
+from steering.choices import DType
 from steering.embedded import EMBEDDED, get_model, model_folder
 from steering.errors import ModelError
 from steering.identity import describe_model, describe_tokenizer
 from steering.manifest import BaseModelInfo, TokenizerInfo
-
-DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 _WINDOWS = ("max_position_embeddings", "n_positions", "max_sequence_length")
 

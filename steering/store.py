@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from steering.artefact import MANIFEST, content_sha256, load_probe
+from steering.choices import Compatibility
 from steering.errors import CorruptProbe, ModelError, UnknownProbe
-from steering.identity import Compatibility, check_compatible
+from steering.identity import check_compatible
 from steering.models import LanguageModel
 from steering.probe import Probe
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,6 +44,14 @@ def test_all_is_sorted_and_every_name_in_it_exists(name):
     exported = list(getattr(package, "__all__", []))
     assert exported == sorted(exported)
     assert all(hasattr(package, attribute) for attribute in exported)
+
+
+@pytest.mark.parametrize("command", [["--help"], ["keys", "list"], ["version"], ["serve", "--print-config"]])
+def test_commands_that_need_no_model_do_not_wait_for_torch(command, tmp_path):
+    code = "import sys; from service.cli import main; sys.exit(main(sys.argv[1:]) or 'torch' in sys.modules)"
+    words, environment = [sys.executable, "-c", code, *command], os.environ | {"TILLER_STATE": str(tmp_path)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_base_exports_what_its_folder_promises():

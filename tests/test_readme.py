@@ -32,7 +32,7 @@ def test_the_python_on_the_first_screen_runs_and_prints_what_stands_below_it() -
 
 
 def test_every_request_in_it_is_one_the_service_understands() -> None:
-    from service.schemas import GenerateRequest
+    from service.schemas.generation import GenerateRequest
 
     bodies = [json.loads(body) for body in blocks("json")]
     bodies += [json.loads(found) for found in re.findall(r"-d '(\{.*?\})'\n", "".join(blocks("bash")), flags=re.DOTALL)]

@@ -171,12 +171,13 @@ def _held(run: RunReport, arm: ArmReport) -> list[Mapping[str, Any]]:
 def _kind(held: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """What does not say how hard."""
     frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in held.items()}
-    return tuple((name, value) for name, value in frozen.items() if name not in _PUSH)
+    kept = tuple((name, value) for name, value in frozen.items() if name not in _PUSH)
+    return (*kept, ("budgeted", held.get("max_dose") is not None))
 
 
 def _names(kinds: Sequence[Sequence[tuple[tuple[str, Any], ...]]]) -> list[str]:
     """Controller and metric; layers too, and then whatever else, where those do not set methods apart."""
-    shown = ("controller", "metric")
+    shown = ("controller", "metric", "budgeted")
     for more in ((), ("layers",), ("layers", "probe", "prompt", "generation", "source", "piecewise", "shadow")):
         names = [" and ".join(_name(dict(one), (*shown, *more)) for one in kind) for kind in kinds]
         if len(set(names)) == len(names):
@@ -185,13 +186,11 @@ def _names(kinds: Sequence[Sequence[tuple[tuple[str, Any], ...]]]) -> list[str]:
 
 
 def _name(held: Mapping[str, Any], shown: Sequence[str]) -> str:
-    words = []
-    for name in shown:
-        value = held.get(name)
-        if value is None or value is False:
-            continue
-        words.append(f"layers {ranges(value)}" if name == "layers" else str(value) if name in shown[:2] else f"{value}")
-    return " ".join(words)
+    known = {name: held[name] for name in shown if held.get(name) not in (None, False)}
+    said = {"layers": "layers {}", "budgeted": "within a budget"}
+    return " ".join(
+        said.get(name, "{}").format(ranges(value) if name == "layers" else value) for name, value in known.items()
+    )
 
 
 def _push(arm: ArmReport) -> float:
@@ -206,9 +205,10 @@ def _shams(run: RunReport, path: Sequence[ArmReport]) -> list[str]:
     """Placebos of a path, as far as their text is whole."""
     found: list[str] = []
     for arm in path:
-        if arm.placebo is None or run.arm(arm.placebo).degenerate:
-            break
-        found.append(arm.placebo)
+        if arm.placebo is not None:
+            if run.arm(arm.placebo).degenerate:
+                break
+            found.append(arm.placebo)
     return found
 
 

@@ -18,8 +18,8 @@ from probes.errors import FitError
 from probes.harvest.activations import BATCH_TOKENS, MAX_TOKENS, TOKENS_PER_TEXT
 from probes.harvest.shards import Pooling
 from steering.bounds import Bounds
+from steering.choices import DType
 from steering.embedded import tiller_home
-from steering.models import DType
 
 if TYPE_CHECKING:
     from probes.training.recipe import Parts, Recipe

@@ -26,9 +26,9 @@ from torch import Tensor
 from probes.errors import ExchangeError
 from probes.exchange.foreign import Foreign
 from steering.bounds import Bounds
+from steering.choices import Compatibility
 from steering.errors import ProbeMismatch
 from steering.hooks import capture
-from steering.identity import Compatibility
 from steering.manifest import DatasetInfo, Default, FitInfo, LayerReport, Manifest, Name, Origin
 from steering.models import LanguageModel
 from steering.probe import LayerProbe, Probe

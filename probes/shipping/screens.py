@@ -14,7 +14,8 @@ from types import MappingProxyType
 from probes.screen.question import LEAD, Question
 from probes.screen.texts import Where, choose_neutral, choose_prompts, excluded_keys, read_texts
 from steering.bounds import Bounds
-from steering.models import DType, LanguageModel
+from steering.choices import DType
+from steering.models import LanguageModel
 from steering.probe import Probe
 from steering.scorers import make_scorer
 

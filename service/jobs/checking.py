@@ -23,7 +23,7 @@ SECONDS = 120.0
 """A check may take; most of it is loading libraries."""
 _LINE = 4
 """Checks that may wait."""
-_NAMES = "name, about, prompts, decoding, samples, arms, scorers, probe, neutral, train_data, chunk, batch"
+_NAMES = "name, about, prompts, decoding, samples, arms, placebos, scorers, probe, neutral, train_data, chunk, batch"
 _KNOWN = frozenset(_NAMES.split(", "))
 _OURS = frozenset(("model", "server", "probes", "data"))
 

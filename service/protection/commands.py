@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 if TYPE_CHECKING:
-    from service.protection.keys import Key, KeyStore
+    from service.protection.keys import Key, KeyStore, Scope
 
 app = typer.Typer(help="Who may use a server: bearer keys, stored as digests.", no_args_is_help=True)
 
@@ -36,6 +36,9 @@ def add(
         int | None, typer.Option(help="Read and written, each day of UTC. [default: no limit]")
     ] = None,
     expires: Annotated[float | None, typer.Option(help="Days the key is good for. [default: for ever]")] = None,
+    scope: Annotated[
+        str, typer.Option(help="generate: text, scores, looking; admin: probes, policies and evaluations, too.")
+    ] = "generate",
     state: State = None,
 ) -> None:
     """Make a key and print it, this once: only its digest is kept.
@@ -47,6 +50,7 @@ def add(
         requests_per_minute=requests_per_minute,
         tokens_per_day=tokens_per_day,
         expires=None if expires is None else time.time() + expires * _DAY,
+        scope=cast("Scope", scope),  # checked there
     )
     _show(key, f"the key of {name}; it cannot be shown again. Send it as the header  Authorization: Bearer KEY")
 
@@ -58,7 +62,7 @@ def list_keys(state: State = None) -> None:
     if not keys:
         typer.echo("there are no keys; make one: tiller keys add NAME")
         return
-    rows = [("NAME", "STATE", "REQUESTS/MIN", "TOKENS TODAY", "TOKENS/DAY", "EXPIRES"), *map(_row, keys)]
+    rows = [("NAME", "STATE", "SCOPE", "REQUESTS/MIN", "TOKENS TODAY", "TOKENS/DAY", "EXPIRES"), *map(_row, keys)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -121,6 +125,7 @@ def _row(key: Key) -> tuple[str, ...]:
 def _cells(key: Key) -> Iterator[str]:
     yield key.name
     yield key.state(time.time())
+    yield key.scope
     yield "-" if key.requests_per_minute is None else str(key.requests_per_minute)
     yield str(key.tokens_today)
     yield "-" if key.tokens_per_day is None else str(key.tokens_per_day)

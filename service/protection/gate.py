@@ -4,6 +4,9 @@
 more than that a server is here: probes of health and the pages, which ask for a key themselves. The name of the key,
 never the key, goes to `request.state.key`, for logs and metrics.
 
+A key is of scope generate, or admin; what changes the server for others (`manages`) takes the latter, and is refused
+before its body is read.
+
 A server without keys is used by whoever reaches it, and a browser is somebody: a page of another site may send it
 requests, if not read the replies. So there, what changes or costs anything is refused from a foreign page.
 """
@@ -16,7 +19,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import FOREIGN_ORIGIN, UNAUTHENTICATED, ApiError, reply
+from service.errors import FORBIDDEN, FOREIGN_ORIGIN, UNAUTHENTICATED, ApiError, reply
 from service.protection.guards import Guards
 from service.protection.keys import Key
 from service.protection.ledger import Account
@@ -46,6 +49,7 @@ class Gate:
         try:
             key = self._key(scope)
             if key is not None:
+                _demand_scope(key, scope["method"], scope["path"])
                 self._guards.rates.enter(key)
         except ApiError as error:
             await refuse(error, scope, receive, send)
@@ -86,6 +90,22 @@ class Gate:
                 "start the server with --cors-origin and the page's origin",
                 headers={"x-should-retry": "false"},
             )
+
+
+def manages(method: str, path: str) -> bool:
+    """Whether a request changes what the server does for others. Scoring is a question, although it is posted."""
+    scores = method == "POST" and path.startswith("/v1/steering/probes/") and path.endswith("/score")
+    return method not in _READS and path.startswith("/v1/steering/") and not scores
+
+
+def _demand_scope(key: Key, method: str, path: str) -> None:
+    if manages(method, path) and key.scope != "admin":
+        raise ApiError(
+            FORBIDDEN,
+            f"the key {key.name!r} may ask for text and look, and not change probes, policies or evaluations; that "
+            "takes a key of scope admin (tiller keys add NAME --scope admin)",
+            headers={"x-should-retry": "false"},
+        )
 
 
 def is_open(path: str) -> bool:

@@ -15,7 +15,7 @@ from service.protection.keys import ENVIRONMENT, Key, Secret, digest_of, fingerp
 from steering.errors import InvalidRequest
 
 VARIABLE = "TILLER_API_KEY"
-"""One key without limits, for set-ups that have no place for a state folder."""
+"""One key of scope admin and without limits, for set-ups that have no place for a state folder."""
 
 _MIN_LENGTH = 16
 
@@ -43,7 +43,7 @@ class Keyring:
 
     def __init__(self, *, require: bool = False, environment: str | None = None) -> None:
         self.closed = require or environment is not None
-        own = [] if environment is None else [Secret.of(environment, Key(ENVIRONMENT))]
+        own = [] if environment is None else [Secret.of(environment, Key(ENVIRONMENT, scope="admin"))]
         self._own: tuple[Secret, ...] = tuple(own)
         self._secrets = self._own
 

@@ -18,6 +18,7 @@ import secrets
 import sqlite3
 import time
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from service.database import Database
 from steering.errors import InvalidRequest
@@ -35,6 +36,10 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SALT_BYTES = 16
 
 
+Scope = Literal["generate", "admin"]
+"""generate: ask for text and scores, and look. admin: change probes and policies and run evaluations, too."""
+
+
 @dataclass(frozen=True)
 class Key:
     """Whose key it is, and what it may do."""
@@ -47,6 +52,7 @@ class Key:
     requests_per_minute: int | None = None
     tokens_per_day: int | None = None
     tokens_today: int = 0
+    scope: Scope = "generate"
 
     def state(self, now: float) -> str:
         """active, expired or revoked."""
@@ -100,8 +106,11 @@ class KeyStore:
         requests_per_minute: int | None = None,
         tokens_per_day: int | None = None,
         expires: float | None = None,
+        scope: Scope = "generate",
     ) -> str:
         """A new key, which is returned and not kept. Raises InvalidRequest for a bad or taken name, or bad limits."""
+        if scope not in get_args(Scope):
+            raise InvalidRequest(f"--scope is {scope!r}; expected {' or '.join(get_args(Scope))}", param="scope")
         _check(name, requests_per_minute=requests_per_minute, tokens_per_day=tokens_per_day, expires=expires)
         with self._database.connect() as connection:
             there = connection.execute("SELECT revoked FROM keys WHERE name = ?", (name,)).fetchone()
@@ -116,9 +125,9 @@ class KeyStore:
                     f"there are {held} keys, the most a server takes; revoke some (tiller keys revoke NAME)"
                 )
             connection.execute(
-                "INSERT OR REPLACE INTO keys (name, created, expires, requests_per_minute, tokens_per_day) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (name, time.time(), expires, requests_per_minute, tokens_per_day),
+                "INSERT OR REPLACE INTO keys (name, created, expires, requests_per_minute, tokens_per_day, scope) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (name, time.time(), expires, requests_per_minute, tokens_per_day, scope),
             )
             return _new_secret(connection, name)
 

@@ -1,4 +1,4 @@
-"""What holds for every request and every reply, whoever sends it. ASGI middleware, inside `service.visits` alone.
+"""What holds for every request and every reply, whoever sends it. ASGI middleware, inside `Visits` alone.
 
 Requests: a head of bounded length, a host this server answers to, a body that arrives in time. Replies: the headers
 that tell browsers to trust nothing; and a refusal of the one shape where something inside has failed.

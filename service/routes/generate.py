@@ -9,15 +9,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
 
-from service import chunks, logprobs
+from service import logprobs
 from service.answering import Choice, answer, usage
 from service.orders import Order, order_of, prompt_names
 from service.resident import Loaded
 from service.routes.examples import GENERATE
 from service.routes.replies import GENERATED
 from service.routes.state import TheResident, TheSettings
-from service.schemas import GenerateChoice, GenerateRequest, GenerateResponse, SteeringSummary
-from service.streaming import EventStream, stream
+from service.schemas.generation import GenerateChoice, GenerateRequest, GenerateResponse, SteeringSummary
+from service.streaming import chunks
+from service.streaming.stream import EventStream, stream
 
 router = APIRouter(tags=["generation"])
 

@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from service.errors import MODEL_NOT_FOUND, ApiError
-from service.openai_replies import ModelCard, ModelList
 from service.resident import Loaded
 from service.routes.replies import MODEL, MODEL_ID, MODELS
 from service.routes.state import TheLoaded
+from service.schemas.openai_replies import ModelCard, ModelList
 from service.validation import shown
 
 router = APIRouter(prefix="/v1", tags=["openai"])

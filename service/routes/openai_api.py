@@ -12,18 +12,19 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse
 
-from service import chunks, logprobs
+from service import logprobs
 from service.answering import Choice, answer, usage
 from service.chat import chat_prompt
-from service.openai_replies import ChatReply, CompletionReply
-from service.openai_schemas import ChatRequest, CompletionRequest
 from service.orders import Order, order_of, prompt_names
 from service.resident import Loaded
 from service.routes.examples import CHAT, COMPLETION
 from service.routes.models import check_model
 from service.routes.replies import CHATTED, COMPLETED
 from service.routes.state import TheResident, TheSettings
-from service.streaming import EventStream, stream
+from service.schemas.openai import ChatRequest, CompletionRequest
+from service.schemas.openai_replies import ChatReply, CompletionReply
+from service.streaming import chunks
+from service.streaming.stream import EventStream, stream
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 

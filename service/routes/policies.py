@@ -8,12 +8,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Response
 
-from service.keeper import no_such_policy
-from service.policies import Policy
-from service.probe_schemas import Deleted, PolicyBody, PolicyList, PolicyRequest, ReloadBody
+from service.holdings.keeper import no_such_policy
+from service.holdings.policies import Policy
 from service.routes import steering_replies as replies
 from service.routes.examples import POLICY
 from service.routes.state import TheKeeper, TheLoaded, TheSettings
+from service.schemas.probes import Deleted, PolicyBody, PolicyList, PolicyRequest, ReloadBody
 from service.settings import Settings
 from steering.manifest import Name
 

@@ -12,14 +12,14 @@ from fastapi.responses import JSONResponse
 
 from service.answering import unless_disconnected
 from service.errors import BAD_MEDIA, TOO_LATE, ApiError, describe
-from service.probe_schemas import Deleted, ScoreRequest, ScoreResponse
+from service.holdings.shelf import stored_file
 from service.protection.ledger import account_of
 from service.resident import Loaded
 from service.routes import steering_replies as replies
 from service.routes.examples import SCORE
 from service.routes.state import TheKeeper, TheLoaded, TheResident, TheSettings
+from service.schemas.probes import Deleted, ScoreRequest, ScoreResponse
 from service.scoring import Reading
-from service.shelf import stored_file
 from steering.artefact import single_file
 from steering.errors import UnknownProbe
 from steering.fitted import GROUPS

@@ -7,12 +7,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.database import Database
+from service.holdings.keeper import Keeper
 from service.jobs import Checker, JobQueue
-from service.keeper import Keeper
-from service.metrics import Metrics
+from service.operations.metrics import Metrics
+from service.operations.visits import Drain
 from service.resident import Loaded, Resident
 from service.settings import Settings
-from service.visits import Drain
 
 
 async def _resident(request: Request) -> Resident:

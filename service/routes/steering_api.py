@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from fastapi import APIRouter
 
-from service.keeper import MAX_POLICIES
+from service.holdings.keeper import MAX_POLICIES
 from service.routes.state import TheLoaded, TheSettings
 from service.routes.steering_replies import CAPABILITIES
 from steering.bounds import Space

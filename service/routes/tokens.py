@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field, model_validator
 
 from service.chat import chat_prompt
 from service.errors import INVALID, ApiError
-from service.openai_schemas import Message
 from service.resident import Loaded
 from service.routes.examples import DETOKENIZE, TOKENIZE
 from service.routes.models import check_model
 from service.routes.replies import DETOKENIZED, TOKENIZED
 from service.routes.state import TheLoaded, TheResident
+from service.schemas.openai import Message
 from service.validation import Strict, printable, refusal
 
 router = APIRouter(tags=["tokens"])

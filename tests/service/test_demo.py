@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-import service.demo_server
-from service.demo import play
-from service.demo_scenes import SCENES, Scene
-from service.demo_server import DemoFailed, running_server
+import service.demo.server
+from service.demo.run import play
+from service.demo.scenes import SCENES, Scene
+from service.demo.server import DemoFailed, running_server
 
 SCENE = Scene(
     title="Tiny",
@@ -64,7 +64,7 @@ def test_steering_that_does_nothing_fails_the_demo(client: httpx.Client, monkeyp
 
 
 def test_a_server_that_dies_shows_its_last_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.demo_server.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(service.demo.server.time, "sleep", lambda seconds: None)
     with (
         pytest.raises(DemoFailed, match="ended with 2 before it was ready") as failed,
         running_server(model="tiny", probes=None, host="0.0.0.0"),

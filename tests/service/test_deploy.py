@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.cli import main
 from service.configuration import configure
-from service.metrics import Metrics
+from service.operations.metrics import Metrics
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -147,7 +147,7 @@ def test_the_compose_file_is_whole() -> None:
 
 
 def test_variables_of_the_server_in_containers_are_settings() -> None:
-    known = {f"TILLER_{name.upper()}" for name in Settings.model_fields} | {"TILLER_HOME"}
+    known = {f"TILLER_{name.upper()}" for name in Settings.model_fields} | {"TILLER_HOME", "TILLER_API_KEY"}
     assert set(re.findall(r"TILLER_\w+", DOCKERFILE)) <= known
     for name in ("tiller", "tiller-gpu"):
         assert set(SERVICES[name]["environment"]) <= known

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from service import errors
-from service.openai_schemas import ChatRequest
+from service.schemas.openai import ChatRequest
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
 

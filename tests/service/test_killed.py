@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.shelf import Shelf
+from service.holdings.shelf import Shelf
 from steering.artefact import single_file
 from steering.tiny import tiny_model, tiny_probe
 
@@ -27,7 +27,7 @@ BINARY = {"content-type": "application/octet-stream"}
 KILLED_AT_EACH_STEP = """
 import os, signal, sys
 from pathlib import Path
-from service.shelf import Shelf
+from service.holdings.shelf import Shelf
 from steering.artefact import single_file
 from steering.tiny import tiny_model, tiny_probe
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.logs import logging_to
+from service.operations.logs import logging_to
 from service.settings import Settings
 from steering import LanguageModel
 from steering.engine.runner import Runner

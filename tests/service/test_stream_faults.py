@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service import streaming
-from service.feed import Feed
+from service.streaming import stream as streaming
+from service.streaming.feed import Feed
 from steering import LanguageModel
 from steering.engine import News
 from steering.writing import Writing
@@ -65,9 +65,10 @@ def test_a_full_queue_is_a_refusal_and_the_streams_that_were_accepted_go_on(
                 told.append(put_together(list(events(another, "/generate", {"prompt": "b", "max_tokens": 2}))))
 
         waiting = [threading.Thread(target=ask) for _ in range(2)]
-        for thread in waiting:
+        for thread in waiting:  # one by one: on its way into the queue a row is counted twice for a moment
+            before = client.get("/ready").json()["waiting"]
             thread.start()
-        until(lambda: client.get("/ready").json()["waiting"] == 2)
+            until(lambda before=before: client.get("/ready").json()["waiting"] == before + 1)
         refused = client.post("/generate", json={"prompt": "c", "stream": True})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
         assert int(refused.headers["retry-after"]) >= 1
@@ -189,7 +190,8 @@ def test_a_client_that_does_not_read_keeps_nobody_from_writing(client: httpx.Cli
     """It sends its request and never looks at the answer; the engine is done with it all the same."""
     body = httpx.Request("POST", "http://t/generate", json={"prompt": "a", "n": 4, "stream": True} | ENDLESS).read()
     head = (
-        f"POST /generate HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        "POST /generate HTTP/1.1\r\nhost: localhost\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection((client.base_url.host, client.base_url.port)) as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)

@@ -14,8 +14,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from service import Loaded, Settings, create_app
 from service.cli import main
+from service.operations.tracing import Traces, traces
 from service.resident import start_engine
-from service.tracing import Traces, traces
 from steering import LanguageModel, Probe, ProbeStore
 from steering.errors import InvalidRequest
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from steering import capture, slab, steer
+from steering import capture, steer
 from steering.architectures import ARCHITECTURES, residual_blocks, state_kind
 from steering.errors import InvalidRequest, ModelError, UnsupportedModel
+from steering.slab import slab
 
 IDS = torch.tensor([[7, 30, 2, 99, 254, 11, 30, 64, 5, 200, 17, 3], [9, 9, 1, 250, 8, 33, 71, 12, 6, 44, 90, 180]])
 

@@ -7,7 +7,6 @@ the tolerances of about 1e-6.
 from __future__ import annotations
 
 import math
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -17,10 +16,10 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from steering import project, slab
+from steering import project
 from steering.errors import InvalidBounds
 from steering.joint import joint_slabs, project_joint
-from steering.slab import Slabs
+from steering.slab import Slabs, slab
 
 seeds = st.integers(0, 10_000)
 numbers = st.floats(-20, 20, width=32)
@@ -161,7 +160,7 @@ def test_each_row_has_its_own_slab_and_long_input_is_chunked_without_a_trace(mon
     for index, high in enumerate(torch.linspace(-5, 5, 3)):
         own = project(resid.view(3, 10, -1)[index].float(), slab(weight, 0.0, high=float(high)))
         assert torch.equal(own.resid, whole.resid[index])
-    monkeypatch.setattr(import_module("steering.slab"), "_CHUNK", 7)  # the package exports a function `slab`
+    monkeypatch.setattr("steering.slab._CHUNK", 7)
     for one, other in zip(project(resid.view(3, 10, -1).float(), rule), whole, strict=True):
         assert torch.equal(one, other)
 

@@ -10,8 +10,8 @@ import math
 import pytest
 import torch
 
-from steering import project, slab
-from steering.slab import Slabs, narrowest
+from steering import project
+from steering.slab import Slabs, narrowest, slab
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SIZES = [64, 256, 576, 1024, 4096]

@@ -4,7 +4,7 @@ import { get, Refusal } from "./api.js";
 import { wireTheme } from "./dark.js";
 import { byId, h } from "./dom.js";
 import { askKey } from "./key.js";
-import { operation } from "./operation.js";
+import { operation, plain } from "./operation.js";
 
 /** Of tags that do not look like themselves with a capital letter. */
 const TITLES = { openai: "OpenAI" };
@@ -13,7 +13,7 @@ async function draw() {
   byId("notice").hidden = true;
   try {
     const document = await get("openapi.json");
-    byId("about").textContent = document.info.description.trim().replaceAll("`", "");
+    byId("about").textContent = plain(document.info.description);
     byId("routes").replaceChildren(...subjects(document));
     connected("ready", `Version ${document.info.version}`);
     const wanted = location.hash && byId(location.hash.slice(1));

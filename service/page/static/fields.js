@@ -54,7 +54,7 @@ function needed(name, field, required) {
   return field.default === undefined || field.default === null ? "" : `, ${JSON.stringify(field.default)} unless given`;
 }
 
-const meaning = ({ description = "" }) => description.replaceAll("`", "");
+const meaning = ({ description = "" }) => description.replaceAll("`", "").replaceAll("\n", " ");
 
 function resolved(schema, document) {
   if (!schema.$ref) return schema;

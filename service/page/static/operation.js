@@ -10,7 +10,7 @@ const BINARY = "application/octet-stream";
 /** `about` is the operation in the server's `document`. */
 export function operation({ method, path, about, document }) {
   const { requestBody, responses, parameters = [] } = about;
-  const description = (about.description ?? "").replaceAll("`", "");
+  const description = plain(about.description);
   const id = `${method}${path}`.replaceAll(/[^a-z0-9]+/gi, "-");
   return h(
     "details",
@@ -46,7 +46,7 @@ function shell(method, path, { parameters = [] }, { body, binary }) {
 
 function answer(status, { description, content = {} }) {
   const shown = Object.entries(content).filter(([, { example }]) => example !== undefined);
-  const line = [h("code", {}, status === "default" ? "else" : status), ` ${(description ?? "").replaceAll("`", "")}`];
+  const line = [h("code", {}, status === "default" ? "else" : status), ` ${plain(description)}`];
   if (shown.length === 0) return h("p", { class: "answer" }, ...line);
   return h("details", { class: "answer" }, h("summary", {}, ...line), ...shown.map(([kind, { example }]) =>
     h("figure", {}, h("figcaption", { class: "small" }, kind), pasted(typeof example === "string" ? example : JSON.stringify(example, null, 2)))));
@@ -74,6 +74,8 @@ function asSchema(parameters) {
   };
 }
 
-const firstLine = (text = "") => text.split(/(?<=\.)\s/)[0];
+/** A docstring as paragraphs: its lines are joined. */
+export const plain = (text = "") => text.trim().replaceAll("`", "").replace(/(?<!\n)\n(?!\n)/g, " ");
+const firstLine = (text = "") => plain(text).split(/(?<=\.)\s/)[0];
 const good = (status) => (status.startsWith("2") ? 0 : status === "default" ? 2 : 1);
 const goodFirst = ([one], [other]) => good(one) - good(other) || one.localeCompare(other);

@@ -51,6 +51,19 @@ def test_arms_that_differ_in_how_hard_they_push_are_one_method_and_the_weakest_i
     }
 
 
+def test_a_budget_is_another_method_and_not_a_weaker_setting(planted_report: Report) -> None:
+    run = with_arms(planted_report(), ("capped", {"max_dose": 0.05}, 0.05, ()), ("less", {"max_dose": 0.02}, 0.02, ()))
+    found = {name: [arm.name for arm in path] for name, path in methods(run).items()}
+    assert found == {"slab euclidean": ["slab"], "slab euclidean within a budget": ["less", "capped"]}
+
+
+def test_a_path_of_placebos_leaves_out_arms_that_have_none(planted_report: Report) -> None:
+    run = with_arms(planted_report(), ("loose", {"upper": 0.5}, 0.05, ()))
+    found = at_equal_fluency(run, run.judges[0])
+    assert [arm.name for arm in methods(run)["slab euclidean"]] == ["loose", "slab"]
+    assert found.placebos["slab euclidean"].settings == ("random as slab",)
+
+
 def test_names_are_short_where_controller_and_metric_tell_methods_apart(planted_report: Report) -> None:
     run = with_arms(planted_report(), ("spread", {"metric": "whitened"}, 0.3, ()))
     assert list(methods(run)) == ["slab euclidean", "slab whitened"]

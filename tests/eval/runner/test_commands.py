@@ -129,6 +129,7 @@ def test_the_ready_specs_are_listed_and_can_be_copied(capsys: pytest.CaptureFixt
         "paper-language",
         "rtp",
         "toxic-prompts",
+        "neutral-prompts",
     }
     assert all(name in listed for name in ready_specs())
     assert main(["specs", "--show", "quick"]) == 0

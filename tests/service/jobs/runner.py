@@ -4,6 +4,7 @@ well      two stages and a report            crash     no reason given
 held      runs until it is ended             fails     a reason that names its folder
 refused   --check says which field           full      --check says that the server is full
 bound     --check says what the server refuses of an arm
+asks      asks the server for its model, with the key it was given
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 
 
@@ -47,6 +49,10 @@ def main() -> None:
         json.dumps({"argv": sys.argv, "key": os.environ["TILLER_API_KEY"], "pid": os.getpid()})
     )
     tell(stage="writing", done=3, total=8, eta_seconds=1.5)
+    if name == "asks":
+        server, key = sys.argv[sys.argv.index("--server") + 1], os.environ["TILLER_API_KEY"]
+        sent = urllib.request.Request(f"{server}/v1/models", headers={"authorization": f"Bearer {key}"})
+        urllib.request.urlopen(sent, timeout=20).close()
     if name == "held":
         threading.Event().wait()
     if name == "fails":

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pytest
 
 from service import Settings
 from service.database import Database
-from service.jobs import JobQueue, JobTable, Launch
+from service.jobs import Checker, JobQueue, JobTable, Launch
 from service.jobs.records import LIVES
+from steering import LanguageModel, Probe
+
+from .conftest import COMMAND, spec
 
 LIST = "/v1/steering/evaluations"
 
@@ -57,7 +61,7 @@ def test_a_job_is_accepted_with_its_address_and_ends_with_a_report_in_three_form
         assert report.headers["x-content-type-options"] == "nosniff"
         assert "quick" in report.text
         assert str(folder_of(jobs, "").parent) not in report.text  # the report names its folder; a reader may not
-    assert jobs.get(job["report"], params={"format": "pdf"}).json()["error"]["param"] == "query.format"
+    assert jobs.get(job["report"], params={"format": "pdf"}).json()["error"]["param"] == "format"
 
 
 def test_its_process_gets_the_key_by_its_environment_alone(jobs: httpx.Client, ask: Ask, wait_for: WaitFor) -> None:
@@ -70,6 +74,26 @@ def test_its_process_gets_the_key_by_its_environment_alone(jobs: httpx.Client, a
     assert not any(str(folder_of(jobs, "")) in word for word in seen["argv"][1:])
     stored = (folder_of(jobs, "").parent / "tiller.db").read_bytes()
     assert seen["key"].encode() not in stored
+
+
+def test_a_job_comes_in_where_keys_are_needed_and_its_key_is_nobody_elses(
+    serve: Callable[..., Any], lm: LanguageModel, make_probe: Callable[..., Probe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TILLER_API_KEY", "made-up-key-of-a-test")
+    with serve(lm, [make_probe(lm)]) as client:
+        state = client.app.state
+        launch = replace(state.jobs.launch, url=str(client.base_url).rstrip("/"), command=COMMAND)
+        state.jobs, state.checker = JobQueue(JobTable(state.database), launch), Checker(launch)
+        state.jobs.begin()
+        assert client.post(LIST, json={"spec": spec("asks")}).status_code == 401
+        client.headers["authorization"] = "Bearer made-up-key-of-a-test"
+        place = client.post(LIST, json={"spec": spec("asks")}).headers["location"]
+        deadline = time.monotonic() + 60
+        while (job := client.get(place).json())["state"] in {"queued", "running"} and time.monotonic() < deadline:
+            time.sleep(0.02)
+        state.checker.close()
+        state.jobs.close()
+    assert (job["state"], job["error"]) == ("done", None)
 
 
 def test_one_runs_at_a_time_and_a_cancelled_one_leaves_neither_process_nor_files(

@@ -8,6 +8,7 @@ import pytest
 from starlette.responses import Response
 
 from service.cli import main
+from service.protection.gate import manages
 from service.settings import Settings
 from steering.errors import InvalidRequest
 
@@ -115,6 +116,36 @@ def test_the_key_of_the_environment_is_enough(start, monkeypatch):
         assert anybody.get("/v1/models").status_code == 401
         assert client.get("/v1/models").status_code == 503
         assert key.encode() not in b"".join(path.read_bytes() for path in server.state.rglob("*") if path.is_file())
+
+
+def test_a_key_of_scope_generate_changes_nothing_and_one_of_scope_admin_may(start, within):
+    with start(require_key=True) as server:
+        alice, operator = server.keys.add("alice"), server.keys.add("operator", scope="admin")
+        with server.client(alice) as client, server.client(operator) as admin:
+            assert within(2, lambda: client.get("/v1/models").status_code != 401)
+            assert within(2, lambda: admin.get("/v1/models").status_code != 401)
+            for method, path in (
+                ("PUT", "/v1/steering/policies/polite"),
+                ("DELETE", "/v1/steering/probes/toxicity@1"),
+                ("POST", "/v1/steering/probes"),
+                ("POST", "/v1/steering/evaluations"),
+                ("POST", "/v1/steering/reload"),
+            ):
+                refused = client.request(method, path, json={})
+                assert (path, refused.status_code, error_of(refused)["code"]) == (path, 403, "forbidden")
+                assert "--scope admin" in error_of(refused)["message"]
+                assert admin.request(method, path, json={}).status_code not in {401, 403}
+            assert client.post("/v1/steering/probes/toxicity/score", json={}).status_code not in {401, 403}
+            assert client.post("/generate", json={"prompt": "a"}).status_code not in {401, 403}
+
+
+def test_every_route_that_changes_the_server_takes_scope_admin(start):
+    with start() as server, server.client() as client:
+        paths = client.get("/openapi.json").json()["paths"]
+    told = {(method, path): about["tags"][0] for path, methods in paths.items() for method, about in methods.items()}
+    for (method, path), tag in told.items():
+        changes = method != "get" and tag in {"probes", "policies", "evaluations"} and not path.endswith("/score")
+        assert manages(method.upper(), path) == changes, (method, path)
 
 
 def test_the_request_carries_the_name_of_the_key_and_never_the_key(start):

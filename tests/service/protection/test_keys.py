@@ -183,6 +183,19 @@ def test_the_command_prints_the_key_alone_and_once(tmp_path, capsys):
         assert word in table
 
 
+def test_the_command_makes_keys_of_two_scopes_and_the_lesser_by_itself(tmp_path, capsys):
+    state = ["--state", str(tmp_path)]
+    main(["keys", "add", "alice", *state])
+    main(["keys", "add", "operator", "--scope", "admin", *state])
+    capsys.readouterr()
+    assert {key.name: key.scope for key in KeyStore(Database(tmp_path)).all()} == {
+        "alice": "generate",
+        "operator": "admin",
+    }
+    assert main(["keys", "add", "bob", "--scope", "root", *state]) == 2
+    assert "expected generate or admin" in capsys.readouterr().err
+
+
 def test_the_command_rotates_and_revokes(tmp_path, capsys):
     state = ["--state", str(tmp_path)]
     main(["keys", "add", "alice", *state])

@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steering import Bounds, Constraint, Plan, Request, Sampling, slab, steer
+from steering import Bounds, Constraint, Plan, Request, Sampling, steer
 from steering.errors import InvalidRequest
-from steering.slab import project
+from steering.slab import project, slab
 
 CHUNK = 16
 FAMILIES = ["llama", "mistral", "mamba", "mamba2", "jamba"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service import logprobs
-from service.streaming import Chunk
+from service.streaming.stream import Chunk
 from service.token_text import Places, TokenText
 from steering.requests import TokenLogprob
 

@@ -17,8 +17,8 @@ from typing import Any, TextIO
 import structlog
 from structlog.types import Processor
 
+from service.operations.visits import Visit
 from service.settings import Settings
-from service.visits import Visit
 
 _QUIET = frozenset({"/health", "/ready", "/metrics", "/version"})
 """Asked every few seconds by machines: logged at level debug."""

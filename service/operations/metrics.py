@@ -18,8 +18,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from service.errors import ApiError, describe
+from service.operations.visits import Visit
 from service.resident import Loaded, Resident
-from service.visits import Visit
 from steering.engine import Observer
 from steering.errors import TillerError
 from steering.requests import Completion

@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import draining
+from service.operations.visits import Drain, generates
 from service.protection.gate import refuse
-from service.visits import Drain, generates
 
 
 class Closing:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from service.steering_field import Number, Steering
+from service.schemas.steering import Number, Steering
 from service.validation import Strict, either, refusal, shown
 from steering.engine import Priority
 from steering.requests import MAX_LOGPROBS

@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 from steering.artefact import MANIFEST, TENSORS, load_probe, sync_folder, write_single_file
+from steering.choices import Compatibility
 from steering.errors import CorruptProbe
-from steering.identity import Compatibility, check_compatible, hash_json
+from steering.identity import check_compatible, hash_json
 from steering.models import LanguageModel
 from steering.probe import Probe
 from steering.store import ProbeStore

@@ -22,10 +22,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.answering import Choice, admit, choice_of, take_back, unless_disconnected, usage
 from service.errors import document_of
-from service.feed import Feed, Told
 from service.orders import Order
 from service.protection.ledger import account_of
 from service.resident import Resident
+from service.streaming.feed import Feed, Told
 from steering.engine import News
 from steering.requests import Completion, Request
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from service.schemas import SteeringSummary, Usage
+from service.schemas.generation import SteeringSummary, Usage
 
 
 class CompletionLogprobs(BaseModel):

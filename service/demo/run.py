@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from service.demo_scenes import SCENES, Scene
-from service.demo_server import DemoFailed, running_server
+from service.demo.scenes import SCENES, Scene
+from service.demo.server import DemoFailed, running_server
 from steering.embedded import EMBEDDED, get_model
 
 _DECODING = {"temperature": 0.7, "top_p": 0.9}

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from service.database import Database
 from service.errors import OPT_OUT, POLICY_BROKEN, POLICY_NOT_FOUND, ApiError
+from service.schemas.steering import SteeringField
 from service.settings import Settings
-from service.steering_field import SteeringField
 from service.validation import describe_validation, shown
 from steering.models import LanguageModel
 from steering.store import ProbeStore

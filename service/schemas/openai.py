@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from service.schemas import Alternatives, GenerationFields
+from service.schemas.generation import Alternatives, GenerationFields
 from service.validation import Strict, either, refusal, shown
 
 _ANY = object()

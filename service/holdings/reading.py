@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from service.database import Database
 from service.errors import RELOAD_REFUSED, ApiError
-from service.policies import read_policies
+from service.holdings.policies import read_policies
+from service.holdings.shelf import Shelf
 from service.resident import Loaded
 from service.settings import Settings
-from service.shelf import Shelf
 from steering.errors import CorruptProbe
 from steering.store import ProbeStore
 

@@ -25,12 +25,12 @@ from service.errors import (
     ApiError,
     describe,
 )
-from service.holdings import Reloaded, check_change, complete
-from service.policies import Policy, drop_policy, pinned, read_policies, write_policy
+from service.holdings.policies import Policy, drop_policy, pinned, read_policies, write_policy
+from service.holdings.reading import Reloaded, check_change, complete
+from service.holdings.shelf import AlreadyThere, Shelf
 from service.resident import Loaded, Resident
+from service.schemas.steering import SteeringField
 from service.settings import Settings
-from service.shelf import AlreadyThere, Shelf
-from service.steering_field import SteeringField
 from service.validation import shown
 from steering.artefact import TENSORS
 from steering.errors import CorruptProbe, ProbeMismatch, TillerError, UnknownProbe

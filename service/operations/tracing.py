@@ -10,8 +10,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from service.operations.visits import Visit
 from service.settings import Settings
-from service.visits import Visit
 from steering.errors import InvalidRequest
 from steering.version import __version__
 

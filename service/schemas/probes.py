@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from service.openai_schemas import Message
-from service.schemas import SteeringSummary
-from service.steering_field import Steering, SteeringField
+from service.schemas.generation import SteeringSummary
+from service.schemas.openai import Message
+from service.schemas.steering import Steering, SteeringField
 from service.validation import Strict, either, refusal
 
 Text = Annotated[
