@@ -80,6 +80,7 @@ def create_app(
         responses=errors.REFUSALS,
         docs_url=None,  # our own page: FastAPI's takes its script from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # a redirect has no body, and many clients do not follow it
     )
     app.state.settings, app.state.guards = settings, guards
     app.state.metrics, app.state.drain = metrics, drain

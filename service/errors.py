@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service.operations import visits
-from service.validation import describe_validation, printable
+from service.validation import describe_validation, printable, shown
 from steering.errors import (
     DeadlineExceeded,
     EngineUnavailable,
@@ -221,6 +221,11 @@ def install(app: FastAPI) -> None:
     async def on_validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         message, param, unsupported = describe_validation(error.errors()[0])
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if param is None and kind != "application/json" and await request.body():
+            sent = f"as {shown(kind)}" if kind else "without a content-type"
+            message = f"the body came {sent}; send a JSON object, with the header content-type: application/json"
+            return reply(ApiError(BAD_MEDIA, message, param="content-type"))
         return reply(ApiError(UNSUPPORTED if unsupported else INVALID, message, param=param))
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:
@@ -238,11 +243,16 @@ def _routing(request: Request, error: HTTPException) -> ApiError:
     if error.status_code == 405:
         headers["Allow"] = _methods(request)  # it names those of one route, of several with this path
     messages = {
-        404: f"there is no route {path}; GET /openapi.json lists those there are",
+        404: f"there is no route {path}; {_elsewhere(path)}",
         405: f"{path} does not take {method}; it takes {headers.get('Allow')}",
     }
     kind = _ROUTING.get(error.status_code, Kind(error.status_code, "invalid_request_error", "invalid_request"))
     return ApiError(kind, messages.get(error.status_code, str(error.detail)), headers=headers)
+
+
+def _elsewhere(path: str) -> str:
+    slash = "this one ends in a slash, and ours do not; " if path.endswith("/") else ""
+    return f"{slash}GET /openapi.json lists those there are"
 
 
 def draining() -> ApiError:

@@ -52,7 +52,7 @@ def _parameters() -> Iterator[inspect.Parameter]:
 def _help(field: FieldInfo) -> str:
     about = re.sub(r"`(\w+)`", _as_flag, " ".join((field.description or "").split()))
     default = field.get_default(call_default_factory=True)
-    return about if default is None or isinstance(default, bool) else f"{about} [default: {default}]"
+    return about if default in (None, ()) or isinstance(default, bool) else f"{about} [default: {default}]"
 
 
 def _as_flag(name: re.Match[str]) -> str:

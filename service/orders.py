@@ -124,7 +124,7 @@ def _check_limits(body: GenerationFields, *, rows: int, max_tokens: int | None, 
     if rows > settings.max_prompts:
         raise ApiError(
             INVALID,
-            f"{rows // body.n} prompts times n {body.n} is over the {settings.max_prompts} continuations one "
+            f"{rows // body.n} prompt(s) times n {body.n} is over the {settings.max_prompts} continuations one "
             "request may ask for; split it, or start the server with a larger --max-prompts",
             param="n" if body.n > 1 else "prompt",
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -168,6 +169,7 @@ def _welcome(resident: Resident, url: str, *, closed: bool) -> Iterator[str]:
         body["steering"] = {"constraints": [{"probe": probes[0]}], "baseline": True}
     key = ' -H "authorization: Bearer $KEY"' if closed else ""
     yield f"try:  curl {url}/generate{key} -H 'content-type: application/json' -d '{json.dumps(body)}'"
+    yield f"playground: {url}/"
     yield f"docs: {url}/docs"
 
 
@@ -176,8 +178,9 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         listening = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
+        why = os.strerror(error.errno) if error.errno else error  # `strerror` of the error repeats the address
         raise InvalidRequest(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; "
+            f"cannot listen on {settings.host} port {settings.port}: {why}; "
             "give another --port (0 takes any free one) or --host",
             param="port",
         ) from None

@@ -6,6 +6,7 @@ dropped in silence is an answer to another question.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ _EXPECTED = {
     "finite_number": "a finite number",
     "float_type": "a number",
     "int_type": "a whole number",
+    "int_parsing": "a whole number",
     "int_from_float": "a whole number",
     "string_type": "a string",
     "string_pattern_mismatch": "text of the form {pattern}",
@@ -56,9 +58,11 @@ class Strict(BaseModel):
         known = [field.alias or name for name, field in cls.model_fields.items()]
         unknown = [key for key in data if key not in known] if isinstance(data, dict) else []
         if unknown:
+            near = difflib.get_close_matches(str(unknown[0])[:_SHOWN].lower(), known, n=1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
             raise refusal(
                 "unknown_field",
-                f"{shown(unknown[0])} is not a field here; known are: {', '.join(known)}",
+                f"{shown(unknown[0])} is not a field here{meant}; known are: {', '.join(known)}",
                 at=unknown[0],
             )
         return data

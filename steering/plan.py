@@ -48,7 +48,8 @@ class Plan:
             )
         if len({constraint.probe.id for constraint in self.constraints}) < len(self.constraints):
             raise InvalidRequest(
-                "the same probe is constrained twice; join its layers into one constraint", param="constraints"
+                "the same probe is constrained twice; put its bounds and layers into one constraint",
+                param="constraints",
             )
         for layer in self.layers:
             meeting = self.at(layer)

@@ -49,7 +49,7 @@ def read_prompts(read: ReadSpec) -> tuple[list[Prompt], list[str]]:
             left_out.append(
                 f"{len(found) - len(kept)} prompts of '{name}' stand in {', '.join(source.exclude)} and were left out"
             )
-        sets[name] = _chosen(_once(kept, name), source, name)
+        sets[name] = _chosen(_once(kept, name, source), source, name)
     return [prompt for prompts in sets.values() for prompt in prompts], left_out
 
 
@@ -98,12 +98,13 @@ def _column(source: PromptSource, line: int, row: dict[str, Any], name: str) -> 
     return row[name]
 
 
-def _once(found: Sequence[Prompt], name: str) -> list[Prompt]:
+def _once(found: Sequence[Prompt], name: str, source: PromptSource) -> list[Prompt]:
     """Without texts that came before. Raises SpecError for an id that stands for two texts, or when nothing is left."""
     if not found:
-        raise SpecError(
-            f"the prompt set '{name}' is empty; expected at least one row that fits its `where`", param="prompts"
-        )
+        where = f" ({source.file})" if source.file else ""
+        asked = [f"`{key}`" for key, given in (("where", source.where), ("exclude", source.exclude)) if given]
+        left = f" left by {' and '.join(asked)}" if asked else ""
+        raise SpecError(f"the prompt set '{name}' is empty{where}; expected at least one text{left}", param="prompts")
     first: dict[str, Prompt] = {}
     for prompt in found:
         first.setdefault(prompt.text, prompt)

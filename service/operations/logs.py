@@ -22,7 +22,7 @@ from service.settings import Settings
 
 _QUIET = frozenset({"/health", "/ready", "/metrics", "/version"})
 """Asked every few seconds by machines: logged at level debug."""
-_OWN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "transformers")
+_OWN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "transformers", "huggingface_hub")
 """Loggers whose libraries bring handlers of their own."""
 
 log = logging.getLogger("tiller.access")
@@ -76,7 +76,7 @@ def logging_to(stream: TextIO, settings: Settings) -> Iterator[None]:
         library = logging.getLogger(name)
         library.handlers, library.propagate = [], True
         library.setLevel(level)
-    for strange in ("", "transformers"):  # what other libraries say in detail may be somebody's text
+    for strange in ("", "transformers", "huggingface_hub"):  # what other libraries say in detail may be somebody's text
         logging.getLogger(strange).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     logging.getLogger("tiller").setLevel(level)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from service.errors import UNSUPPORTED, ApiError, describe
 from service.validation import Strict, either, refusal
@@ -198,6 +199,9 @@ def _policy_or_object(value: Any, union: ValidatorFunctionWrapHandler) -> Steeri
     """Without asking `union`, whose errors would speak of its branches; it is what the API's document shows."""
     if value is None or isinstance(value, (str, SteeringField)):
         return value
+    if not isinstance(value, dict):
+        expected = "an object with constraints, the name of a policy, or null"
+        raise PydanticCustomError("either", "{expected}", {"expected": expected})
     return SteeringField.model_validate(value)
 
 

@@ -38,6 +38,9 @@ FIELDS = [
     ({"prompt": "\ud800"}, "invalid_request", "prompt", "send valid UTF-8"),
     ({"prompt": "x" * 300}, "context_length_exceeded", "prompt", "shorten the prompt or lower max_tokens"),
     ({"prompt": ["a"] * 9}, "invalid_request", "prompt", "--max-prompts"),
+    ({"prompt": "a", "max_token": 5}, "invalid_request", "max_token", "did you mean max_tokens?"),
+    ({"prompt": "a", "steering": 4}, "invalid_request", "steering", "the name of a policy"),
+    ({"prompt": "a", "steering": []}, "invalid_request", "steering", "the name of a policy"),
     ({"prompt": "a", "max_tokens": 0}, "invalid_request", "max_tokens", "at least 1"),
     ({"prompt": "a", "max_tokens": -3}, "invalid_request", "max_tokens", "at least 1"),
     ({"prompt": "a", "max_tokens": 65}, "invalid_request", "max_tokens", "--max-new-tokens"),
@@ -89,7 +92,7 @@ STEERING = [
         {"constraints": [{"probe": "toxicity", "layers": [1]}, {"probe": "toxicity", "layers": [3]}]},
         "invalid_request",
         "steering.constraints",
-        "join its layers",
+        "into one constraint",
     ),
 ]
 
@@ -200,8 +203,12 @@ def test_an_overflowing_number_is_no_bound(client: httpx.Client) -> None:
 
 
 def test_json_without_its_header_is_told_which_header(client: httpx.Client) -> None:
-    reply = client.post("/generate", content=b'{"prompt": "a"}', headers={"content-type": "text/plain"})
-    refused(reply, status=400, code="invalid_request", param=None, says="content-type: application/json")
+    for sent, found in (({"content-type": "application/x-www-form-urlencoded"}, "urlencoded"), ({}, "without a")):
+        reply = client.post("/generate", content=b'{"prompt": "a"}', headers=sent)
+        refused(reply, status=415, code="unsupported_media_type", param="content-type", says=found)
+        assert "content-type: application/json" in reply.json()["error"]["message"]
+    empty = client.post("/generate", content=b"", headers=JSON)
+    refused(empty, status=400, code="invalid_request", param=None, says="content-type: application/json")
 
 
 def test_a_body_over_the_limit_is_413_by_its_header_and_by_its_bytes(client: httpx.Client) -> None:
@@ -223,6 +230,8 @@ def test_a_body_over_the_limit_is_413_by_its_header_and_by_its_bytes(client: htt
 
 def test_unknown_routes_and_methods_have_the_same_shape(client: httpx.Client) -> None:
     refused(client.get("/nowhere"), status=404, code="route_not_found", param=None, says="/openapi.json")
+    slash = client.post("/generate/", json={"prompt": "a"})
+    refused(slash, status=404, code="route_not_found", param=None, says="ends in a slash")
     refused(client.get("/generate"), status=405, code="method_not_allowed", param=None, says="it takes POST")
     assert client.get("/generate").headers["allow"] == "POST"
     refused(client.get("/v1/models/other"), status=404, code="model_not_found", param="model", says="tiny-llama")

@@ -164,6 +164,7 @@ def test_serve_says_where_it_is_and_ends_with_0_on_sigterm(
     assert main(["serve", "--model", "tiny", *flags]) == 0
     stopper.join()
     assert "listens on http://127.0.0.1:" in text
+    assert "playground: http://127.0.0.1:" in text
     assert "self-test passed at 4 layers" in text
     assert "toxicity@1" in text
     assert "curl http://127.0.0.1:" in text

@@ -6,6 +6,9 @@ import { byId, h } from "./dom.js";
 import { askKey } from "./key.js";
 import { operation, plain } from "./operation.js";
 
+/** Of tags that do not look like themselves with a capital letter. */
+const TITLES = { openai: "OpenAI" };
+
 async function draw() {
   byId("notice").hidden = true;
   try {
@@ -42,7 +45,7 @@ function subjects(document) {
     }
   }
   return [...found].map(([tag, routes]) =>
-    h("section", { "aria-labelledby": `of-${tag}` }, h("h2", { id: `of-${tag}` }, tag), ...routes));
+    h("section", { "aria-labelledby": `of-${tag}` }, h("h2", { id: `of-${tag}` }, TITLES[tag] ?? tag), ...routes));
 }
 
 function connected(state, words) {

@@ -15,7 +15,7 @@ export const EXAMPLES = [
     note: "It takes a tight bound to turn the tone; looser ones often leave the words as they were.",
   },
   {
-    title: "A referee, kept polite",
+    title: "A referee, toxicity kept low",
     probe: "toxicity",
     setup: {
       prompt: "The referee missed the foul, and the crowd shouted that he was",
@@ -25,7 +25,7 @@ export const EXAMPLES = [
       top_p: 0.9,
       seed: 1,
     },
-    note: "Mild words, high readings: the probe judges hidden states, and it also raises false alarms.",
+    note: "The bound holds, and the words are hardly milder: what is held is the probe, which also raises false alarms.",
   },
   {
     title: "A grandmother, kept Spanish",

@@ -48,12 +48,11 @@ export class Form {
     const examples = examplesFor(offer.probes);
     byId("examples").replaceChildren(
       byId("examples-label"),
-      ...examples.map(({ title, setup, note }) =>
+      ...examples.map(({ title, setup }) =>
         h(
           "button",
           {
             type: "button",
-            title: note,
             onclick: () => {
               this.put({ ...EMPTY, ...setup });
               this.changed();
@@ -93,6 +92,7 @@ export class Form {
 
   #set(change) {
     Object.assign(this.setup, change);
+    this.#note();
     this.changed();
   }
 
@@ -105,6 +105,15 @@ export class Form {
     byId("prompt-part").hidden = this.setup.mode !== "prompt";
     byId("chat-part").hidden = this.setup.mode !== "chat";
     byId("examples").hidden = this.setup.mode === "chat" || byId("examples").childElementCount < 2;
+    this.#note();
+  }
+
+  /** What is to be said of the example that is in the form. */
+  #note() {
+    const { prompt, mode } = this.setup;
+    const note = examplesFor(this.offer.probes).find(({ setup }) => setup.prompt === prompt)?.note;
+    byId("example-note").textContent = note ?? "";
+    byId("example-note").hidden = mode === "chat" || !note;
   }
 
   #turns(messages, focus, { silent = false } = {}) {

@@ -10,13 +10,14 @@ const BINARY = "application/octet-stream";
 /** `about` is the operation in the server's `document`. */
 export function operation({ method, path, about, document }) {
   const { requestBody, responses, parameters = [] } = about;
+  const description = plain(about.description);
   const id = `${method}${path}`.replaceAll(/[^a-z0-9]+/gi, "-");
   return h(
     "details",
     { class: "route", id },
     h("summary", {}, h("code", { class: "method", "data-method": method }, method.toUpperCase()), h("code", { class: "path" }, path),
-      h("span", { class: "small" }, firstLine(about.description))),
-    h("p", { class: "about" }, plain(about.description)),
+      h("span", { class: "small" }, firstLine(description))),
+    description !== firstLine(description) && h("p", { class: "about" }, description),
     parameters.length > 0 && h("div", {}, h("h3", {}, "In the address"), fields(asSchema(parameters), document)),
     ...Object.values(requestBody?.content ?? {}).filter(({ schema }) => schema?.$ref).map(({ schema }) =>
       h("details", {}, h("summary", {}, "Fields of the body"), fields(schema, document))),

@@ -102,7 +102,7 @@ async function start(event) {
   if (button.getAttribute("aria-disabled") === "true") return;
   calm();
   const n = byId("n");
-  if (n.validity.badInput || (n.value !== "" && !n.validity.valid)) return fault("n", "n is a whole number from 1, or empty for all");
+  if (n.validity.badInput || (n.value !== "" && !n.validity.valid)) return fault("n", "prompts of each set: a whole number from 1, or empty for all");
   button.setAttribute("aria-disabled", "true");
   button.textContent = "Checking…";
   byId("said").textContent = "The spec is being checked, which takes some seconds";

@@ -76,10 +76,14 @@ def test_a_text_that_comes_twice_is_taken_once(read: Read, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("rows", "source", "message"),
     [
-        ([], {}, "the prompt set 'rows' is empty"),
+        ([], {}, "the prompt set 'rows' is empty (rows.jsonl); expected at least one text"),
         ([{"prompt": " "}], {}, "rows, line 1: 'prompt' is empty or no string"),
         ([{"text": "a"}], {}, "rows.jsonl, line 1: no column 'prompt'; the columns are: text"),
-        (ROWS, {"where": {"kind": "z"}}, "the prompt set 'rows' is empty"),
+        (
+            ROWS,
+            {"where": {"kind": "z"}},
+            "the prompt set 'rows' is empty (rows.jsonl); expected at least one text left by `where`",
+        ),
         (ROWS, {"n": 11}, "rows holds 10 different prompts, and n is 11"),
         (ROWS, {"stratum": "kind", "n_per_stratum": 6}, "rows holds 5 different prompts of stratum 'a', and n is 6"),
         (ROWS, {"score": "kind"}, "line 1: 'kind' is no number"),
