@@ -66,12 +66,12 @@ def held_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Iterator[threading.Ev
 
 
 def until(happened: Callable[[], bool]) -> None:
-    """Return once it has; fail after ten seconds."""
-    for _ in range(1000):
+    """Return once it has; fail after a minute."""
+    for _ in range(6000):
         if happened():
             return
         time.sleep(0.01)
-    raise AssertionError("it did not happen within ten seconds")
+    raise AssertionError("it did not happen within a minute")
 
 
 def alike(one: Any, other: Any) -> bool:

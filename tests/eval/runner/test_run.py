@@ -33,8 +33,9 @@ Run = Callable[[Prepared, Path], dict[str, Any]]
 Rows = Callable[[Path], list[dict[str, Any]]]
 
 
-def engine_lives() -> bool:
-    return any(thread.name == "tiller-engine" for thread in threading.enumerate())
+def engines() -> set[threading.Thread]:
+    """Those of servers of other tests included."""
+    return {thread for thread in threading.enumerate() if thread.name == "tiller-engine"}
 
 
 def test_every_row_is_what_the_engine_writes_for_it_alone(
@@ -129,14 +130,14 @@ def test_chunks_and_batches_change_no_row(make_ready: Ready, do_run: Run, rows_o
 
 
 def test_the_engine_has_the_model_only_while_rows_are_written(make_ready: Ready, tmp_path: Path) -> None:
-    at_work: dict[str, bool] = {}
+    others, at_work = engines(), dict[str, bool]()
 
     class Watching(Silent):
         def begin(self, stage: str, *, total: int, done: int) -> None:
-            at_work[stage] = engine_lives()
+            at_work[stage] = engines() > others
 
         def advance(self, rows: int) -> None:
-            at_work.setdefault("first rows", engine_lives())
+            at_work.setdefault("first rows", engines() > others)
 
     run(make_ready(), RunFolder(tmp_path / "out"), listener=Watching())
     assert at_work == {"writing": False, "first rows": True, "logprob": False, "spanish": False, "layers": False}
@@ -155,7 +156,7 @@ def test_a_chunk_written_again_is_the_same_to_the_last_bit_whatever_was_written_
 
 
 def test_writing_that_is_interrupted_leaves_no_engine_behind(make_ready: Ready) -> None:
-    prepared = make_ready()
+    prepared, others = make_ready(), engines()
 
     def interrupted() -> None:
         with prepared.writer.writing():
@@ -164,7 +165,7 @@ def test_writing_that_is_interrupted_leaves_no_engine_behind(make_ready: Ready) 
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert not engine_lives()
+    assert engines() == others
 
 
 def test_a_scorer_that_cannot_load_stops_the_run_before_anything_is_written(make_ready: Ready, tmp_path: Path) -> None:
