@@ -145,8 +145,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch, lm: LanguageModel) -> LanguageModel:
     return lm
 
 
+@pytest.mark.parametrize("held", [[], ["--default-policy", "calm", "--no-opt-out"]])
 def test_serve_says_where_it_is_and_ends_with_0_on_sigterm(
-    tiny: LanguageModel, tmp_path: Path, make_probe: Any, capfd: pytest.CaptureFixture[str]
+    tiny: LanguageModel, tmp_path: Path, make_probe: Any, capfd: pytest.CaptureFixture[str], held: list[str]
 ) -> None:
     save_probe(make_probe(tiny), tmp_path)
     text = ""
@@ -161,13 +162,14 @@ def test_serve_says_where_it_is_and_ends_with_0_on_sigterm(
     stopper = threading.Thread(target=stop_when_ready)
     stopper.start()
     flags = ["--port", "0", "--probes", str(tmp_path), "--log-level", "critical"]
-    assert main(["serve", "--model", "tiny", *flags]) == 0
+    assert main(["serve", "--model", "tiny", *flags, *held]) == 0
     stopper.join()
     assert "listens on http://127.0.0.1:" in text
     assert "playground: http://127.0.0.1:" in text
     assert "self-test passed at 4 layers" in text
     assert "toxicity@1" in text
     assert "curl http://127.0.0.1:" in text
+    assert ('"steering"' in text) is not bool(held)  # what is proposed would be refused where every request is held
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
