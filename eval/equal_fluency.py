@@ -108,15 +108,16 @@ def reliefs(
     *,
     aim: Aim,
     budget: float = BUDGET,
-    against: str | None = None,
+    contests: Sequence[tuple[str, str]] = (),
     seed: int = 0,
 ) -> tuple[list[Relief], list[Contest]]:
-    """Relief of every method, and each against the method `against`; settings from the weakest to the strongest.
+    """Relief of every method, and the `contests` of one against another; settings from the weakest to the strongest.
 
     Raises InvalidRequest for arms of different prompts, and for a method that is not there.
     """
-    if against is not None and against not in methods:
-        raise InvalidRequest(f"there is no method '{against}'; there are: {', '.join(methods)}", param="against")
+    for name in (name for contest in contests for name in contest):
+        if name not in methods:
+            raise InvalidRequest(f"there is no method '{name}'; there are: {', '.join(methods)}", param="against")
     paths = {name: [unsteered, *settings] for name, settings in methods.items() if settings}
     shape = unsteered.scores.shape
     for path in paths.values():
@@ -144,24 +145,18 @@ def reliefs(
         )
         for name, path in paths.items()
     ]
-    return found, _contests(found, drawn, against)
+    known = {one.method: one for one in found}
+    return found, [_contest(known[one], known[other], drawn) for one, other in contests]
 
 
-def _contests(found: Sequence[Relief], drawn: Mapping[str, Array], against: str | None) -> list[Contest]:
-    other = next((one for one in found if one.method == against), None)
-    if other is None:
-        return []
-    return [
-        Contest(
-            one.method,
-            other.method,
-            _estimate(drawn[one.method] - drawn[other.method]),
-            one.relief.value / other.relief.value if other.relief.value > 0 else math.nan,
-            apart=one.relief.low > other.relief.high,
-        )
-        for one in found
-        if one is not other
-    ]
+def _contest(one: Relief, other: Relief, drawn: Mapping[str, Array]) -> Contest:
+    return Contest(
+        one.method,
+        other.method,
+        _estimate(drawn[one.method] - drawn[other.method]),
+        one.relief.value / other.relief.value if other.relief.value > 0 else math.nan,
+        apart=one.relief.low > other.relief.high,
+    )
 
 
 def _figures(setting: Setting, draws: NDArray[np.intp]) -> tuple[Array, Array]:

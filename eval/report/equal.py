@@ -17,13 +17,14 @@ import numpy as np
 from eval.equal_fluency import BUDGET, Contest, Relief, Setting, reliefs
 from eval.record import Record
 from eval.report.model import ArmReport, Judge, RunReport
-from eval.report.words import ABSENT, counted, difference, number
+from eval.report.words import ABSENT, counted, difference, listed, number
 from eval.runner.errors import SpecError
-from steering.page.document import Aside, Block, Page, Paragraph, Section, Strong, Table, Words
+from steering.page.document import Aside, Block, Bullets, Page, Paragraph, Section, Strong, Table, Words
 from steering.probe import ranges
 
 _PUSH = ("lower", "upper", "space", "strength", "max_dose", "coefficient", "gains")
 """How hard, rather than how."""
+_SHAM = "placebo of {}"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Equal:
     """Method -> against the first one"""
     placebos: Mapping[str, Relief]
     """Method -> its placebo's path"""
+    beyond: Mapping[str, Contest]
+    """Method -> against its placebo"""
+    numbers: Mapping[str, int]
+    """Arm -> its number in the report"""
 
 
 def at_equal_fluency(run: RunReport, judge: Judge, *, budget: float = BUDGET, against: str | None = None) -> Equal:
@@ -44,34 +49,48 @@ def at_equal_fluency(run: RunReport, judge: Judge, *, budget: float = BUDGET, ag
     if judge.aim is None:
         raise SpecError(f"nothing is asked of {judge.name}, so nothing is relief", param="judge")
     paths = methods(run)
-    none = _setting(run, run.unsteered.name, judge)
     settings = {name: [_setting(run, arm.name, judge) for arm in path] for name, path in paths.items()}
-    rival = against or next(iter(settings), None)
-    found, contests = reliefs(none, settings, aim=judge.aim, budget=budget, against=rival)
     shams = {name: [_setting(run, sham, judge) for sham in _shams(run, path)] for name, path in paths.items()}
-    sham, _ = reliefs(none, {name: path for name, path in shams.items() if path}, aim=judge.aim, budget=budget)
+    shams = {name: path for name, path in shams.items() if path}
+    rival = against or next(iter(settings))
+    found, contests = reliefs(
+        _setting(run, run.unsteered.name, judge),
+        {**settings, **{_SHAM.format(name): path for name, path in shams.items()}},
+        aim=judge.aim,
+        budget=budget,
+        contests=[
+            *((name, rival) for name in settings if name != rival),
+            *((name, _SHAM.format(name)) for name in shams),
+        ],
+    )
+    known = {one.method: one for one in found}
     return Equal(
         judge,
         budget,
-        tuple(found),
-        {contest.method: contest for contest in contests},
-        {one.method: one for one in sham},
+        tuple(known[name] for name in settings),
+        {contest.method: contest for contest in contests if contest.against == rival},
+        {name: known[_SHAM.format(name)] for name in shams},
+        {contest.method: contest for contest in contests if contest.against != rival},
+        {arm.name: arm.number for arm in run.arms},
     )
 
 
 def methods(run: RunReport) -> dict[str, list[ArmReport]]:
     """Method -> its arms from the weakest to the strongest, as far as their text is whole."""
+    return {name: path for name, path in _paths(run).items() if path}
+
+
+def _paths(run: RunReport) -> dict[str, list[ArmReport]]:
+    """The same with methods whose weakest arm is broken, which are empty."""
     kinds: dict[tuple[Any, ...], list[ArmReport]] = {}
     for arm in run.arms:
         if arm.kind == "steered":
             kinds.setdefault(tuple(map(_kind, _held(run, arm))), []).append(arm)
     found = {}
-    names = _names([list(kind) for kind in kinds])
-    for name, arms in zip(names, kinds.values(), strict=True):
+    for name, arms in zip(_names([list(kind) for kind in kinds]), kinds.values(), strict=True):
         ordered = sorted(arms, key=_push)
         end = next((at for at, arm in enumerate(ordered) if arm.degenerate), len(ordered))
-        if end:
-            found[name] = ordered[:end]
+        found[name] = ordered[:end]
     return found
 
 
@@ -93,7 +112,8 @@ def equal_page(run: RunReport, *, budget: float = BUDGET, against: str | None = 
             "and the perplexities of a run with its model here"
         )
     lede: Words = (f"{run.name}, {counted(run.unsteered.summary.prompts, 'prompt')}.",)
-    return Page(f"{run.name} at equal fluency", lede, (section,))
+    arms = Bullets(tuple((f"{arm.number} {arm.name}",) for arm in run.arms if arm.kind in ("unsteered", "steered")))
+    return Page(f"{run.name} at equal fluency", lede, (section, Section("arms", "The arms", (arms,))))
 
 
 def equal_section(run: RunReport, *, budget: float = BUDGET, against: str | None = None) -> Section | None:
@@ -110,6 +130,9 @@ def equal_section(run: RunReport, *, budget: float = BUDGET, against: str | None
         blocks += [Paragraph((said,)), equal_table(found)]
     if not blocks:
         return None
+    lost = [name for name, path in _paths(run).items() if not path]
+    if lost:
+        blocks.append(Paragraph((Strong("Not in it"), f": {listed(lost)}; its weakest setting broke the text.")))
     blocks.append(
         Paragraph(
             (
@@ -127,7 +150,8 @@ def equal_section(run: RunReport, *, budget: float = BUDGET, against: str | None
 def equal_table(found: Equal) -> Table:
     """Method by method."""
     header = (
-        "method", "relief", "of unsteered", "its placebo", "less the first", "times the first", "pushed to",
+        "method", "relief", "of unsteered", "its placebo", "beyond its placebo", "less the first", "times the first",
+        "pushed to",
     )  # fmt: skip
     rows = tuple(_row(found, one) for one in found.methods)
     return Table(header, rows, align="left", stacked=True)
@@ -136,7 +160,8 @@ def equal_table(found: Equal) -> Table:
 def _row(found: Equal, one: Relief) -> tuple[Words, ...]:
     contest, sham = found.contests.get(one.method), found.placebos.get(one.method)
     times: Words = (ABSENT,)
-    if contest is not None and not math.isnan(contest.ratio) and contest.ratio > 0:
+    rival = next((other for other in found.methods if contest is not None and other.method == contest.against), None)
+    if contest is not None and rival is not None and rival.relief.low > 0 and contest.ratio > 0:
         ratio = f"{contest.ratio:.1f} "
         times = (Strong(ratio) if contest.at_least(2) else ratio, *(() if contest.apart else (Aside("overlapping"),)))
     share = f"{100 * one.share.value:.0f}% "
@@ -145,22 +170,21 @@ def _row(found: Equal, one: Relief) -> tuple[Words, ...]:
         difference(one.relief),
         (share, Aside(f"[{100 * one.share.low:.0f}, {100 * one.share.high:.0f}]")),
         (ABSENT,) if sham is None else difference(sham.relief),
+        (ABSENT,) if sham is None else difference(found.beyond[one.method].difference),
         (ABSENT,) if contest is None else difference(contest.difference),
         times,
-        (_place(one),),
+        (_place(found, one),),
     )
 
 
-def _place(one: Relief) -> str:
-    """Where the path ended, in the names of its arms."""
+def _place(found: Equal, one: Relief) -> str:
+    """Where the path ended, in the numbers of its arms."""
     below = int(one.stop.place)
-    names = ("unsteered", *one.settings)
+    numbers = ("1", *(str(found.numbers[name]) for name in one.settings))
     if not one.stop.spent:
-        return f"its end, {names[-1]}, perplexity {one.stop.perplexity:.1f}"
+        return f"its end, {numbers[-1]}, perplexity {one.stop.perplexity:.1f}"
     part = one.stop.place - below
-    if part == 0:
-        return names[below]
-    return f"{100 * part:.0f}% of the way to {names[below + 1]}{f' from {names[below]}' if below else ''}"
+    return numbers[below] if part == 0 else f"{100 * part:.0f}% from {numbers[below]} to {numbers[below + 1]}"
 
 
 def _held(run: RunReport, arm: ArmReport) -> list[Mapping[str, Any]]:

@@ -67,7 +67,7 @@ def test_twice_as_much_with_intervals_apart_is_found_where_it_was_planted_and_no
         "better": [arm("better", base - 0.25 + rng.normal(0, 0.02, 200), 10.4)],
         "dear": [arm("dear", base - 0.25, 10.0 * 1.05**5)],  # a fifth of the way is all it may go
     }
-    found, contests = reliefs(none, methods, aim="lower", against="paper")
+    found, contests = reliefs(none, methods, aim="lower", contests=[("better", "paper"), ("dear", "paper")])
     assert [one.method for one in found] == list(methods)
     better, dear = contests
     assert (better.method, better.against) == ("better", "paper")
@@ -86,7 +86,7 @@ def test_intervals_are_paired_so_that_what_prompts_share_does_not_widen_them() -
         none,
         {"one": [arm("one", hard * 0.5, 10.0)], "other": [arm("other", hard * 0.5 - 0.1, 10.0)]},
         aim="lower",
-        against="one",
+        contests=[("other", "one")],
     )
     assert contest.difference.value == pytest.approx(0.1)
     assert contest.difference.high - contest.difference.low < 1e-9
@@ -95,7 +95,7 @@ def test_intervals_are_paired_so_that_what_prompts_share_does_not_widen_them() -
 def test_a_relief_that_is_nothing_has_no_ratio_and_twice_it_is_anything_beyond_it() -> None:
     none = arm("none", [0.4] * 20, 10.0)
     methods = {"idle": [arm("idle", [0.4] * 20, 10.0)], "works": [arm("works", [0.3] * 20, 10.0)]}
-    _, (contest,) = reliefs(none, methods, aim="lower", against="idle")
+    _, (contest,) = reliefs(none, methods, aim="lower", contests=[("works", "idle")])
     assert math.isnan(contest.ratio)
     assert contest.at_least(2)
 
@@ -112,4 +112,4 @@ def test_arms_of_other_prompts_are_refused_and_so_is_a_rival_that_is_not_there()
     with pytest.raises(InvalidRequest, match="'short' has other prompts"):
         reliefs(none, {"method": [arm("short", [0.4] * 2, 10.0)]}, aim="lower")
     with pytest.raises(InvalidRequest, match="no method 'paper'; there are: method"):
-        reliefs(none, {"method": [none]}, aim="lower", against="paper")
+        reliefs(none, {"method": [none]}, aim="lower", contests=[("method", "paper")])

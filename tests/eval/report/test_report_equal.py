@@ -14,9 +14,11 @@ from eval.__main__ import main
 from eval.report.equal import at_equal_fluency, equal_section, methods
 from eval.report.files import write_report
 from eval.report.model import RunReport
+from eval.report.words import plain
 from eval.runner.errors import SpecError
 from eval.runner.folder import RunFolder
 from eval.statistics import Estimate
+from steering.page.document import Paragraph
 
 Planted = Callable[..., RunFolder]
 Report = Callable[..., RunReport]
@@ -78,6 +80,15 @@ def test_a_path_ends_before_the_first_setting_whose_text_is_broken(planted_repor
     assert [arm.name for arm in methods(run)["slab euclidean"]] == ["slab"]
 
 
+def test_a_method_that_breaks_the_text_at_once_is_named(planted_report: Report) -> None:
+    run = with_arms(planted_report(), ("wild", {"metric": "whitened"}, 0.4, ("perplexity 20.0 -> 90.0",)))
+    assert list(methods(run)) == ["slab euclidean"]
+    section = equal_section(run)
+    assert section is not None
+    said = [plain(block.words) for block in section.blocks if isinstance(block, Paragraph)]
+    assert "Not in it: slab whitened; its weakest setting broke the text." in said
+
+
 def test_what_was_planted_is_found_beside_its_placebo(planted_report: Report) -> None:
     run = planted_report(prompts=200)
     found = at_equal_fluency(run, run.judges[0])
@@ -86,6 +97,7 @@ def test_what_was_planted_is_found_beside_its_placebo(planted_report: Report) ->
     assert not method.stop.spent
     assert isinstance(found.placebos["slab euclidean"].relief, Estimate)
     assert abs(found.placebos["slab euclidean"].relief.value) < method.relief.value / 2
+    assert found.beyond["slab euclidean"].difference.low > 0
     assert found.contests == {}
 
 
