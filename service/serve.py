@@ -77,7 +77,7 @@ def _serve(settings: Settings, *, say: Callable[[str], None]) -> int:
             failures.append(resident.failure)
             servers[0].should_exit = True
             return
-        for line in _welcome(resident, url, closed=closed):
+        for line in _welcome(resident, url, closed=closed, free=settings.allow_opt_out):
             say(line)
 
     app = create_app(partial(load, settings, say=say), settings, announce=announce, url=_near(url), traces=sent)
@@ -156,7 +156,7 @@ class _Draining(uvicorn.Server):
             resident.stop()
 
 
-def _welcome(resident: Resident, url: str, *, closed: bool) -> Iterator[str]:
+def _welcome(resident: Resident, url: str, *, closed: bool, free: bool) -> Iterator[str]:
     loaded = resident.get()
     test = loaded.engine.self_test
     probes = [probe.id for probe in loaded.probes]
@@ -164,8 +164,8 @@ def _welcome(resident: Resident, url: str, *, closed: bool) -> Iterator[str]:
         f"ready after {resident.seconds:.1f} s: {loaded.engine.lm.name}, self-test passed at {test.layers} layers, "
         f"probes: {', '.join(probes) or 'none (give --probes DIR to steer)'}"
     )
-    body: dict[str, object] = {"prompt": "The weather in spring is", "max_tokens": 20}
-    if probes:
+    body: dict[str, object] = {"prompt": "The weather in spring is", "max_tokens": 20, "temperature": 0}
+    if probes and free:  # else every request is held to the default policy, and one with another is refused
         body["steering"] = {"constraints": [{"probe": probes[0]}], "baseline": True}
     key = ' -H "authorization: Bearer $KEY"' if closed else ""
     yield f"try:  curl {url}/generate{key} -H 'content-type: application/json' -d '{json.dumps(body)}'"

@@ -101,7 +101,8 @@ def revoke(
         typer.echo(f"the key of {name} is gone, and all that was known of it")
         return
     left = store.revoke(name)
-    typer.echo(f"the key of {name} has ended; {left or 'no'} {'key is' if left == 1 else 'keys are'} left")
+    then = "" if left else ", and servers stay closed; tiller keys revoke --help says how they are opened again"
+    typer.echo(f"the key of {name} has ended; {left or 'no'} {'key is' if left == 1 else 'keys are'} left{then}")
 
 
 def _store(state: Path | None) -> KeyStore:

@@ -119,7 +119,8 @@ def test_an_unknown_embedded_model_is_refused(capsys: pytest.CaptureFixture[str]
 def test_a_taken_port_is_refused_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["serve", "--port", str(taken.getsockname()[1])]) == 2
-    assert "--port" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Address already in use; give another --port" in said
 
 
 def test_no_reply_waits_for_an_acknowledgement_of_its_first_part() -> None:
@@ -145,8 +146,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch, lm: LanguageModel) -> LanguageModel:
     return lm
 
 
+@pytest.mark.parametrize("held", [[], ["--default-policy", "calm", "--no-opt-out"]])
 def test_serve_says_where_it_is_and_ends_with_0_on_sigterm(
-    tiny: LanguageModel, tmp_path: Path, make_probe: Any, capfd: pytest.CaptureFixture[str]
+    tiny: LanguageModel, tmp_path: Path, make_probe: Any, capfd: pytest.CaptureFixture[str], held: list[str]
 ) -> None:
     save_probe(make_probe(tiny), tmp_path)
     text = ""
@@ -161,13 +163,14 @@ def test_serve_says_where_it_is_and_ends_with_0_on_sigterm(
     stopper = threading.Thread(target=stop_when_ready)
     stopper.start()
     flags = ["--port", "0", "--probes", str(tmp_path), "--log-level", "critical"]
-    assert main(["serve", "--model", "tiny", *flags]) == 0
+    assert main(["serve", "--model", "tiny", *flags, *held]) == 0
     stopper.join()
     assert "listens on http://127.0.0.1:" in text
     assert "playground: http://127.0.0.1:" in text
     assert "self-test passed at 4 layers" in text
     assert "toxicity@1" in text
     assert "curl http://127.0.0.1:" in text
+    assert ('"steering"' in text) is not bool(held)  # what is proposed would be refused where every request is held
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

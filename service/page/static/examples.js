@@ -15,7 +15,7 @@ export const EXAMPLES = [
     note: "It takes a tight bound to turn the tone; looser ones often leave the words as they were.",
   },
   {
-    title: "A referee, toxicity kept low",
+    title: "A referee, P(toxic) kept low",
     probe: "toxicity",
     setup: {
       prompt: "The referee missed the foul, and the crowd shouted that he was",

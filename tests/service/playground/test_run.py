@@ -238,3 +238,11 @@ def test_without_a_concept_the_plain_text_is_written_and_the_other_side_says_wha
     assert "Choose a concept" in visit.page.locator(".pane[data-arm=steered]").inner_text()
     assert len(visit.sent()) == 1
     assert "steering" not in visit.sent()[0]
+
+
+def test_what_is_to_be_said_of_an_example_is_read_beside_it_until_the_prompt_is_another(visit: Visit) -> None:
+    note = visit.page.locator("#example-note")
+    visit.page.get_by_role("button", name="A referee, P(toxic) kept low").click()
+    assert "the words are hardly milder" in note.inner_text()
+    visit.page.get_by_label("Text to continue").fill(PROMPT)
+    assert note.is_hidden()
