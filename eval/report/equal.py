@@ -19,6 +19,7 @@ from eval.record import Record
 from eval.report.model import ArmReport, Judge, RunReport
 from eval.report.words import ABSENT, counted, difference, listed, number
 from eval.runner.errors import SpecError
+from eval.statistics import Estimate
 from steering.page.document import Aside, Block, Bullets, Page, Paragraph, Section, Strong, Table, Words
 from steering.probe import ranges
 
@@ -164,17 +165,23 @@ def _row(found: Equal, one: Relief) -> tuple[Words, ...]:
     if contest is not None and rival is not None and rival.relief.low > 0 and contest.ratio > 0:
         ratio = f"{contest.ratio:.1f} "
         times = (Strong(ratio) if contest.at_least(2) else ratio, *(() if contest.apart else (Aside("overlapping"),)))
-    share = f"{100 * one.share.value:.0f}% "
     return (
         (one.method,),
         difference(one.relief),
-        (share, Aside(f"[{100 * one.share.low:.0f}, {100 * one.share.high:.0f}]")),
+        _share(one.share),
         (ABSENT,) if sham is None else difference(sham.relief),
         (ABSENT,) if sham is None else difference(found.beyond[one.method].difference),
         (ABSENT,) if contest is None else difference(contest.difference),
         times,
         (_place(found, one),),
     )
+
+
+def _share(found: Estimate) -> Words:
+    """Of the unsteered score; absent where some resampled prompts have none, for then it is the share of nothing."""
+    if not all(map(math.isfinite, (found.value, found.low, found.high))):
+        return (ABSENT,)
+    return (f"{100 * found.value:.0f}% ", Aside(f"[{100 * found.low:.0f}, {100 * found.high:.0f}]"))
 
 
 def _place(found: Equal, one: Relief) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from eval.__main__ import main
-from eval.report.equal import at_equal_fluency, equal_section, methods
+from eval.report.equal import at_equal_fluency, equal_section, equal_table, methods
 from eval.report.files import write_report
 from eval.report.model import RunReport
 from eval.report.words import plain
@@ -129,3 +130,13 @@ def test_programs_find_it_in_the_report(planted: Planted) -> None:
     assert found["judge"] == "judge"
     assert found["budget"] == 1.05
     assert [method["method"] for method in found["methods"]] == ["slab euclidean"]
+
+
+def test_a_share_of_nothing_is_not_told(planted_report: Report) -> None:
+    """Where the unsteered score is 0 on some resampled prompts, the interval of the share has no end."""
+    run = planted_report()
+    found = at_equal_fluency(run, run.judges[0])
+    column = equal_table(found).header.index("of unsteered")
+    bare = replace(found, methods=tuple(replace(one, share=Estimate(8.3, 2.4, math.nan)) for one in found.methods))
+    assert [plain(row[column]) for row in equal_table(bare).rows] == ["-" for _ in found.methods]
+    assert all("%" in plain(row[column]) for row in equal_table(found).rows)
