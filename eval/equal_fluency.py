@@ -60,7 +60,7 @@ class Relief:
     relief: Estimate
     """Of the mean score, positive where it went the way that is wanted"""
     share: Estimate
-    """Of the unsteered mean score"""
+    """Of the unsteered mean score; NaN where some resampled prompts have none"""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def reliefs(
             tuple(setting.name for setting in path[1:]),
             stops[name],
             _estimate(drawn[name]),
-            _estimate(drawn[name] / base),
+            _share(drawn[name], base),
         )
         for name, path in paths.items()
     ]
@@ -157,6 +157,13 @@ def _contest(one: Relief, other: Relief, drawn: Mapping[str, Array]) -> Contest:
         one.relief.value / other.relief.value if other.relief.value > 0 else math.nan,
         apart=one.relief.low > other.relief.high,
     )
+
+
+def _share(relief: Array, base: Array) -> Estimate:
+    """Relief over the unsteered score; NaN where some resample has none: the interval would have no end."""
+    if not (base > 0).all():
+        return Estimate(math.nan, math.nan, math.nan)
+    return _estimate(relief / base)
 
 
 def _figures(setting: Setting, draws: NDArray[np.intp]) -> tuple[Array, Array]:

@@ -58,6 +58,13 @@ def test_relief_is_counted_toward_what_is_wanted() -> None:
     assert higher.relief.value == pytest.approx(-0.3)
 
 
+def test_a_share_of_a_score_that_may_be_nothing_is_not_told() -> None:
+    none, steered = arm("none", [0.0] * 7 + [0.4], 10.0), arm("steered", [0.9] * 8, 10.0)
+    ((found,), _) = reliefs(none, {"method": [steered]}, aim="higher")  # some resamples have seven zeros and no more
+    assert math.isnan(found.share.value)
+    assert found.relief.value == pytest.approx(0.85)
+
+
 def test_twice_as_much_with_intervals_apart_is_found_where_it_was_planted_and_not_elsewhere() -> None:
     rng = np.random.default_rng(0)
     base = rng.uniform(0.3, 0.7, 200)
