@@ -12,8 +12,8 @@ from steering.errors import CorruptProbe, ModelError, ProbeMismatch, UnknownProb
 @pytest.fixture
 def folder(lm, make_probe, tmp_path):
     for name, version in (("toxicity", 2), ("toxicity", 10), ("sentiment", 1)):
-        save_probe(make_probe(lm, name=name, version=version, seed=version), tmp_path)
-    return tmp_path
+        save_probe(make_probe(lm, name=name, version=version, seed=version), tmp_path / "probes")
+    return tmp_path / "probes"
 
 
 def test_a_name_means_its_highest_version_by_number_and_an_id_that_very_one(lm, folder):
