@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from service.database import Database
 from service.holdings.keeper import Keeper
 from service.jobs import Checker, JobQueue
 from service.operations.metrics import Metrics
@@ -15,72 +14,39 @@ from service.resident import Loaded, Resident
 from service.settings import Settings
 
 
-async def _resident(request: Request) -> Resident:
-    resident: Resident = request.app.state.resident
-    return resident
+def _kept(name: str) -> Any:
+    """What the app keeps under `name`."""
 
+    async def find(request: Request) -> Any:
+        return getattr(request.app.state, name)
 
-async def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
-
-
-async def _database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
-
-
-async def _metrics(request: Request) -> Metrics:
-    metrics: Metrics = request.app.state.metrics
-    return metrics
-
-
-async def _drain(request: Request) -> Drain:
-    drain: Drain = request.app.state.drain
-    return drain
-
-
-async def _jobs(request: Request) -> JobQueue:
-    jobs: JobQueue = request.app.state.jobs
-    return jobs
-
-
-async def _checker(request: Request) -> Checker:
-    checker: Checker = request.app.state.checker
-    return checker
-
-
-async def _keeper(request: Request) -> Keeper:
-    keeper: Keeper = request.app.state.keeper
-    return keeper
+    return Depends(find)
 
 
 async def _loaded(request: Request) -> Loaded:
-    return (await _resident(request)).get()
+    resident: Resident = request.app.state.resident
+    return resident.get()
 
 
-TheResident = Annotated[Resident, Depends(_resident)]
+TheResident = Annotated[Resident, _kept("resident")]
 """The engine's keeper, ready or not."""
 
-TheSettings = Annotated[Settings, Depends(_settings)]
+TheSettings = Annotated[Settings, _kept("settings")]
 """The server's settings."""
 
-TheMetrics = Annotated[Metrics, Depends(_metrics)]
+TheMetrics = Annotated[Metrics, _kept("metrics")]
 """What is counted."""
 
-TheDrain = Annotated[Drain, Depends(_drain)]
+TheDrain = Annotated[Drain, _kept("drain")]
 """Whether the server is about to end."""
 
-TheDatabase = Annotated[Database, Depends(_database)]
-"""What is kept over restarts; its work blocks, so do it in a thread."""
-
-TheJobs = Annotated[JobQueue, Depends(_jobs)]
+TheJobs = Annotated[JobQueue, _kept("jobs")]
 """The queue of evaluations; its table blocks, so ask it in a thread."""
 
-TheChecker = Annotated[Checker, Depends(_checker)]
+TheChecker = Annotated[Checker, _kept("checker")]
 """Who says whether an evaluation can be run."""
 
-TheKeeper = Annotated[Keeper, Depends(_keeper)]
+TheKeeper = Annotated[Keeper, _kept("keeper")]
 """Who changes probes and policies; its work blocks, so do it in a thread."""
 
 TheLoaded = Annotated[Loaded, Depends(_loaded)]
