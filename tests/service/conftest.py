@@ -24,7 +24,8 @@ from service import Loaded, Settings, create_app
 from service.cli import main
 from service.resident import start_engine
 from steering import LanguageModel, Probe, ProbeStore, save_probe
-from steering.engine.runner import Runner
+
+from .streams import slow_down
 
 Serve = Callable[..., Any]
 
@@ -167,10 +168,4 @@ def serving(
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pass of the model takes some time."""
-    original = Runner.read
-
-    def read(runner: Runner, *args: Any, **options: Any) -> Any:
-        time.sleep(0.015)
-        return original(runner, *args, **options)
-
-    monkeypatch.setattr(Runner, "read", read)
+    slow_down(monkeypatch, 0.015)

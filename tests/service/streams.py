@@ -65,6 +65,30 @@ def held_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Iterator[threading.Ev
             go.set()
 
 
+def hold_reading(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """From now on every pass of the model waits: the first event says that one does, and setting the second lets go."""
+    original, started, hold = Runner.read, threading.Event(), threading.Event()
+
+    def read(*args: Any, **options: Any) -> Any:
+        started.set()
+        assert hold.wait(30)
+        return original(*args, **options)
+
+    monkeypatch.setattr(Runner, "read", read)
+    return started, hold
+
+
+def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """From now on every pass of the model takes so much longer."""
+    original = Runner.read
+
+    def read(*args: Any, **options: Any) -> Any:
+        time.sleep(seconds)
+        return original(*args, **options)
+
+    monkeypatch.setattr(Runner, "read", read)
+
+
 def until(happened: Callable[[], bool]) -> None:
     """Return once it has; fail after a minute."""
     for _ in range(6000):

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from steering.engine.runner import Runner
+from .streams import slow_down
 
 ROOT = Path(__file__).resolve().parents[2]
 START = 180.0
@@ -24,13 +24,7 @@ START = 180.0
 def test_from_sigterm_on_nothing_new_is_taken_and_all_that_was_accepted_is_answered(
     serving: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Runner.read
-
-    def slow(*args: Any, **options: Any) -> Any:
-        time.sleep(0.02)
-        return original(*args, **options)
-
-    monkeypatch.setattr(Runner, "read", slow)
+    slow_down(monkeypatch, 0.02)
     body = {"prompt": "Once upon a time", "max_tokens": 60, "logit_bias": {"258": -100}}
 
     def visit(client: httpx.Client) -> None:
@@ -61,13 +55,7 @@ def test_from_sigterm_on_nothing_new_is_taken_and_all_that_was_accepted_is_answe
 
 
 def test_a_second_signal_ends_the_wait_with_refusals(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Runner.read
-
-    def slow(*args: Any, **options: Any) -> Any:
-        time.sleep(0.1)
-        return original(*args, **options)
-
-    monkeypatch.setattr(Runner, "read", slow)
+    slow_down(monkeypatch, 0.1)
 
     def visit(client: httpx.Client) -> None:
         body = {"prompt": "Once", "max_tokens": 200, "logit_bias": {"258": -100}}

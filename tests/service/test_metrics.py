@@ -17,6 +17,8 @@ from service import Loaded, Settings, create_app
 from steering import LanguageModel, Probe, ProbeStore
 from steering.engine.runner import Runner
 
+from .streams import hold_reading
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 ENFORCE = {"constraints": [{"probe": "toxicity", "upper": 0.1}]}
@@ -133,15 +135,8 @@ def test_refusals_are_counted_by_reason_and_a_callers_words_are_no_label(server:
 def test_what_runs_waits_is_refused_and_is_left_is_seen_while_it_lasts(
     server: httpx.Client, serve: Any, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, hold, started = Runner.read, threading.Event(), threading.Event()
-
-    def slow(*args: Any, **options: Any) -> Any:
-        started.set()
-        assert hold.wait(30)
-        return original(*args, **options)
-
     with serve(lm, [], slots=1, max_queue=2, max_prompts=1) as client:
-        monkeypatch.setattr(Runner, "read", slow)
+        started, hold = hold_reading(monkeypatch)
         url = f"{client.base_url}/generate"
         body = {"prompt": "abc", "max_tokens": 5, **GOES_ON}
         first = threading.Thread(target=lambda: httpx.post(url, json=body, timeout=60))

@@ -12,9 +12,8 @@ import openai
 import pytest
 
 from steering import LanguageModel
-from steering.engine.runner import Runner
 
-from .streams import events, held_at, until
+from .streams import events, held_at, slow_down, until
 
 CHAT: dict[str, Any] = {"model": "tiny-llama", "messages": [{"role": "user", "content": "It was dark"}], "seed": 4}
 STEERING = {"constraints": [{"probe": "toxicity@1", "upper": 0.02}], "report": "tokens", "baseline": True}
@@ -152,13 +151,7 @@ def test_a_busy_server_is_tried_again_and_a_late_one_is_not(
             assert len(list(first)) == 2
             for thread in waiting:
                 thread.join()
-        original = Runner.read
-
-        def slow(runner: Runner, *args: Any, **options: Any) -> Any:
-            threading.Event().wait(0.3)
-            return original(runner, *args, **options)
-
-        monkeypatch.setattr(Runner, "read", slow)
+        slow_down(monkeypatch, 0.3)
         with (
             Counted(base_url=url, api_key="none", max_retries=4) as sdk,
             pytest.raises(openai.InternalServerError) as late,

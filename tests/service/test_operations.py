@@ -16,6 +16,8 @@ from steering import Engine, LanguageModel, ProbeStore, TillerError
 from steering.engine.runner import Runner
 from steering.errors import ModelError
 
+from .streams import hold_reading
+
 
 def test_health_answers_while_the_model_loads_and_ready_waits_for_it(run: Any, lm: LanguageModel) -> None:
     go = threading.Event()
@@ -73,15 +75,8 @@ def test_a_dead_engine_turns_health_to_503_and_no_request_hangs(
 def test_a_full_queue_is_503_with_retry_after_and_the_accepted_ones_finish(
     serve: Any, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, hold, started = Runner.read, threading.Event(), threading.Event()
-
-    def slow(*args: Any, **options: Any) -> Any:
-        started.set()
-        assert hold.wait(30)
-        return original(*args, **options)
-
     with serve(lm, [], max_queue=2, max_prompts=1, slots=1) as client:
-        monkeypatch.setattr(Runner, "read", slow)
+        started, hold = hold_reading(monkeypatch)
         replies: list[httpx.Response] = []
         url = str(client.base_url)
 
